@@ -1,0 +1,175 @@
+"""A stream that is a coroutine of an ASGI server's.
+
+One task waits for news and sends it, and another waits for the client to leave: some servers tell the
+departure to whoever receives, some by an error of the next send, and both are heeded. A send that its
+client holds up is given up when the client leaves or is cut off, since not every server does that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from penstock.core.channel import Subscription
+from penstock.core.stream import Closing
+from penstock.core.wire import Block
+from penstock.doors.asgi_servers import waiting_for_room
+from penstock.doors.hang_up import hang_up
+from penstock.engine.engine import Engine
+from penstock.engine.feed import Next
+from penstock.engine.origin import Origin
+from penstock.engine.phrases import farewell, greeting, last_words
+from penstock.engine.wakeups import wakeups
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+BLOCKS_AT_ONCE = 4  # of one stream that has much to read, before the loop's others have their turn
+PARTING_S = 0.1  # the server may take so long for the last message of a stream that cannot wait
+
+
+class _Gone(Exception):
+    """There is no client to send to any more."""
+
+
+class Streaming:
+    """A stream, from its first byte to its last. To be made in the task that serves the request.
+
+    Args:
+        engine: whose it is.
+        subscription: what it follows.
+        origin: where it begins.
+        scope: the ASGI connection scope.
+        receive: see the ASGI specification.
+        send: see the ASGI specification.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        subscription: Subscription,
+        origin: Origin,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self._engine = engine
+        self._subscription = subscription
+        self._origin = origin
+        self._scope = scope
+        self._receive = receive
+        self._server_send = waiting_for_room(scope, send)
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._woken = asyncio.Event()
+        self._pull = engine.open(subscription, origin, wakeups().of(self._woken))
+        self._pull.cut = self._cut
+        self._sending = False  # the task waits for the server to take something
+        self._given_up = False  # and was told not to
+        self._hung_up = False
+
+    async def run(self, start: Message) -> None:
+        """Send all of it, head first; returns when it is over."""
+        watching = asyncio.create_task(self._watch())
+        try:
+            await self._send(start)
+            words = await self._send_events()
+            watching.cancel()  # once it has the last message, a server says that the client has left
+            await self._send_body(words, more=False)
+        except _Gone:
+            self._pull.close(Closing.LEFT)
+            await self._part(b"")
+        finally:
+            watching.cancel()
+            self._engine.leave(self._pull)
+
+    async def _send_events(self) -> bytes:
+        """Send until the stream is over, and return its last bytes."""
+        engine, pull = self._engine, self._pull
+        try:
+            await self._send_body(greeting(self._origin, engine.options.retry))
+            sent = 0
+            while True:
+                self._woken.clear()
+                step = pull.poll()
+                if step is Next.WAIT:
+                    engine.failures.over()
+                    await self._wait()
+                    continue
+                if step is Next.CLOSED:
+                    break
+                block = await asyncio.to_thread(pull.read) if step is Next.READ else step
+                if isinstance(block, Block):
+                    await self._send_body(block.wire)
+                    sent += 1
+                    if sent % BLOCKS_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+            return last_words(pull.stream)
+        except _Gone:
+            raise
+        except Exception as error:
+            return engine.failures.on_the_way(self._subscription, error)
+
+    async def _wait(self) -> None:
+        """Wait for news."""
+        try:
+            await self._woken.wait()
+        except asyncio.CancelledError:  # a server that ends, and does not wait for its requests
+            await self._part(farewell(self._pull.stream.position))
+            raise
+
+    async def _send_body(self, data: bytes, *, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        self._pull.count_bytes(len(data))
+
+    async def _send(self, message: Message) -> None:
+        self._sending = True
+        try:
+            await self._server_send(message)
+        except OSError as error:  # so does a server of specification 2.4 tell that the client left
+            raise _Gone from error
+        except asyncio.CancelledError:
+            if not self._given_up:
+                raise
+        finally:
+            self._sending = False
+        if self._given_up:
+            assert self._task is not None
+            self._task.uncancel()
+            raise _Gone
+
+    async def _part(self, words: bytes) -> None:
+        """Complete the response, if the server lets us: else it would complain."""
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(PARTING_S):
+                await self._server_send({"type": "http.response.body", "body": words, "more_body": False})
+
+    async def _watch(self) -> None:
+        """Close the stream when its client leaves. Nobody else receives meanwhile."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._pull.close(Closing.LEFT)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Let the task wait no longer for a client that takes nothing."""
+        if self._sending and not self._given_up:
+            assert self._task is not None
+            self._given_up = True
+            self._task.cancel()
+
+    def _cut(self) -> None:
+        """Cut off the client; called from the engine's loop, and again if that did not help."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._cut_here)
+
+    def _cut_here(self) -> None:
+        if not self._hung_up:
+            self._hung_up = True
+            if hang_up(self._scope.get("client"), self._scope.get("server")):
+                return  # the server will notice it
+        self._give_up()
