@@ -1,0 +1,1 @@
+"""Small applications, for servers that the tests start."""

@@ -1,0 +1,69 @@
+"""What holds for the whole run: the option ``--soak``, isolation, and an account of what was not run."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.support.wait import wait_for
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="also run the soak tests, which take minutes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Property tests try the same examples in each run: rare ones are for ``--soak`` to find."""
+    settings.register_profile(
+        "penstock",
+        deadline=None,
+        derandomize=not config.getoption("--soak"),
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("penstock")
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left_over() -> Iterator[None]:
+    """The next test looks at threads and open files; those of this one may still be about to end."""
+    yield
+    wait_for(
+        lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("penstock")],
+        what=lambda: f"Penstock's threads end: {threading.enumerate()}",
+    )
+
+
+@pytest.fixture
+def foreground() -> Iterator[None]:
+    """Ctrl-C reaches the tests and their commands, also when a shell runs them in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--soak"):
+        return
+    skip = pytest.mark.skip(reason="soak tests take minutes; the cure: --soak")
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name each test that was skipped, under its reason: green must not hide what was not run."""
+    skipped: dict[str, list[str]] = defaultdict(list)
+    for report in terminalreporter.getreports("skipped"):
+        if isinstance(report.longrepr, tuple):
+            skipped[report.longrepr[2].removeprefix("Skipped: ")].append(report.nodeid)
+    if skipped:
+        terminalreporter.section("not run here")
+    for reason, names in sorted(skipped.items()):
+        terminalreporter.line(f"{len(names)} skipped: {reason}", yellow=True)
+        for name in sorted(names):
+            terminalreporter.line(f"    {name}")

@@ -1,0 +1,1 @@
+"""One file per promise that Penstock makes: what the README says, as tests that can fail."""

@@ -1,0 +1,1 @@
+"""What the tests are made with: real servers, real clients, deadlines instead of sleeps."""
