@@ -8,6 +8,7 @@ from penstock.bus import Penstock
 from penstock.core.event import Event
 from penstock.core.position import Gap, GapReason, Position
 from penstock.core.record import Record
+from penstock.core.rights import StreamInfo
 from penstock.engine.stats import Stats
 from penstock.errors import AppendUnsure, GapError, LogUnavailable, PenstockError
 from penstock.options import Options
@@ -25,6 +26,7 @@ __all__ = [
     "Position",
     "Record",
     "Stats",
+    "StreamInfo",
     "errors",
 ]
 

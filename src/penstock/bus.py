@@ -14,11 +14,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Self
 
 from penstock import threads
-from penstock.core.channel import Subscription
+from penstock.core.channel import Subscription, refuse_own
 from penstock.core.event import Event
 from penstock.core.position import Gap, Position
 from penstock.core.record import Record
 from penstock.engine.engine import Engine
+from penstock.engine.kicks import F, Predicate, Predicates
 from penstock.engine.origin import check_wish
 from penstock.engine.stats import Stats
 from penstock.errors import Closed
@@ -55,6 +56,7 @@ class Penstock:
         else:
             url = self._url = open_log(log).url  # whole: its file stays where it is when the process moves
             self._make_log = lambda: open_log(url)
+        self.predicates = Predicates()  # that streams may be kicked by
         self._mutex = threads.Lock()
         self._engine: Engine | None = None
         self._closed = False
@@ -74,7 +76,7 @@ class Penstock:
             if self._closed:
                 raise Closed("this Penstock is closed")
             if self._engine is None:
-                self._engine = Engine(self._make_log(), self.options)
+                self._engine = Engine(self._make_log(), self.options, self.predicates)
             return self._engine
 
     def publish(
@@ -144,6 +146,51 @@ class Penstock:
         """As ``end``, for coroutines."""
         return (await self.apublish_many([Event(channel, "", end=True)]))[0]
 
+    def kick(self, who: str | int | Predicate, *arguments: Any) -> Position:
+        """Close streams at once, in every process that follows the log.
+
+        Their clients are told (``penstock.revoked``) and come back some seconds later, to a view that
+        decides anew: take the right away first, then kick.
+
+        Args:
+            who: the user whose streams are closed, as ``stream(user=...)`` was given it; or a function that
+                ``predicate`` made known, and which is asked for each stream.
+            arguments: what the function is called with after the stream's ``StreamInfo``; anything that
+                JSON can carry.
+
+        Returns:
+            Where the kick rests in the log.
+
+        Raises:
+            ConfigError: for a function that is not known.
+            LogUnavailable, AppendUnsure, LogUnusable: as ``publish``; nobody was kicked.
+        """
+        return self.engine.kick(self.predicates.kick(who, arguments))
+
+    async def akick(self, who: str | int | Predicate, *arguments: Any) -> Position:
+        """As ``kick``, for coroutines."""
+        return await self.engine.kick_async(self.predicates.kick(who, arguments))
+
+    def predicate(self, function: F) -> F:
+        """Make a function known to ``kick``, under its name: a decorator.
+
+        It is called with each open stream's ``StreamInfo`` and the arguments of the kick, and returns
+        whether that stream is to be closed. It runs on the thread of all streams, so it must not block.
+
+        Raises:
+            ConfigError: for a function without a name of its own, as a lambda, or another of that name.
+
+        Example:
+            ::
+
+                @bus.predicate
+                def is_in(stream, room):
+                    return f"room/{room}" in stream.channels
+
+                bus.kick(is_in, 7)
+        """
+        return self.predicates.add(function)
+
     def subscribe(
         self,
         *channels: str,
@@ -171,7 +218,7 @@ class Penstock:
             LogError: if the log cannot be read.
         """
         wish = check_wish(after, last)
-        return Subscriber(self.engine, Subscription(channels), wish, on_gap)
+        return Subscriber(self.engine, Subscription(map(refuse_own, channels)), wish, on_gap)
 
     def asubscribe(
         self,
@@ -182,7 +229,7 @@ class Penstock:
     ) -> AsyncIterator[Record]:
         """As ``subscribe``, for coroutines; it begins with the first record that is asked for."""
         wish = check_wish(after, last)
-        return follow(self.engine, Subscription(channels), wish, on_gap)
+        return follow(self.engine, Subscription(map(refuse_own, channels)), wish, on_gap)
 
     def stats(self) -> Stats:
         """What this process can tell about its part in the log."""
@@ -212,6 +259,12 @@ class Penstock:
             engine = self._engine
         if engine is not None:
             engine.close()
+
+    def _open_again(self) -> None:
+        """Undo ``close``: an app may be served more than once, as in tests, and each time is a life."""
+        with self._mutex:
+            if self._closed:
+                self._closed, self._engine = False, None
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,6 +35,8 @@ class Options:
         overflow: what a stream past that limit gets. ``poll``: what it missed, at once, and an end, so
             that it comes back for more and nothing is lost. ``refuse``: 503, after which an
             EventSource does not come back.
+        cors_origins: pages of which other sites may read streams: ``https://app.example``, with credentials;
+            ``*`` for those of all sites, without.
         stream_lifetime: seconds after which a stream is ended, so that it reconnects, give or take 20 %;
             None for no end.
         ring_events: the newest events kept in memory for streams that come back.
@@ -53,6 +56,7 @@ class Options:
     max_streams: int | None = None
     max_streams_per_client: int | None = None
     overflow: Literal["poll", "refuse"] = "poll"
+    cors_origins: Sequence[str] = ()
     stream_lifetime: float | None = None
     ring_events: int = 10_000
     ring_bytes: int = 16 * 1024 * 1024
@@ -69,6 +73,7 @@ class Options:
         self._check("max_streams_per_client", int, 1, 1_000_000, none=True)
         if self.overflow not in ("poll", "refuse"):
             raise ConfigError(f"overflow is 'poll' or 'refuse', not {self.overflow!r}")
+        object.__setattr__(self, "cors_origins", _origins(self.cors_origins))
         self._check("stream_lifetime", float, 1, 365 * 86400, none=True)
         self._check("ring_events", int, 1, 10_000_000)
         self._check("ring_bytes", int, 1024, 64 * 1024**3)
@@ -105,6 +110,27 @@ class Options:
     def retention(self) -> Retention:
         """What the log keeps."""
         return Retention(self.max_age, self.max_events, self.max_bytes)
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+")  # scheme, host and port alone (RFC 6454)
+
+
+def _origins(given: object) -> tuple[str, ...]:
+    """The allow-list, as browsers write origins: in small letters."""
+    bad = given
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        wrong = [
+            one
+            for one in given
+            if one != "*" and not (isinstance(one, str) and _ORIGIN.fullmatch(one.lower()))
+        ]
+        if not wrong:
+            return tuple(one.lower() for one in given)
+        bad = wrong[0]
+    raise ConfigError(
+        "cors_origins is a list of origins such as 'https://app.example', without a path and a slash at the "
+        f"end, or '*', not {given!r:.200}" + (f": see {bad!r:.80}" if bad is not given else "")
+    )
 
 
 def refuse_unknown(what: str, given: Iterable[str], known: Sequence[str], prefix: str = "") -> None:

@@ -15,7 +15,19 @@ from penstock.errors import BadChannel
 
 MAX_CHANNEL_CHARS = 200  # names are stored with every record and compared at every delivery
 MAX_SEGMENTS = 16  # bounds the cost of matching one pattern
+OWN = "penstock."  # channels that begin so are Penstock's own; no pattern matches them
 MAX_CHANNELS_PER_STREAM = 100  # bounds the cost of matching one stream
+
+
+def refuse_own(name: str) -> str:
+    """Return the name if it is not one of Penstock's own channels, which users neither write nor read.
+
+    Raises:
+        BadChannel: if it is.
+    """
+    if isinstance(name, str) and name.startswith(OWN):
+        raise BadChannel(f"channel {name!r}: names that begin with {OWN!r} are Penstock's own")
+    return name
 
 
 def check_channel(name: str) -> str:
@@ -65,6 +77,8 @@ def matches(pattern: str, channel: str) -> bool:
     The last ``**`` met is the only one that is ever gone back to, so the cost is at most the product of
     both numbers of segments: no pattern of a stranger makes it explode.
     """
+    if channel.startswith(OWN):
+        return False
     want, have = pattern.split("/"), channel.split("/")
     w = h = 0
     star: int | None = None

@@ -46,6 +46,8 @@ class Closing(Enum):
     OLD = "its longest life is over"
     SLICED = "it was a bounded answer"
     FAILED = "an error"
+    EXPIRED = "the right to read it has ended"
+    KICKED = "its user was kicked"
 
 
 TRANSITIONS: dict[tuple[State, Input], State] = {

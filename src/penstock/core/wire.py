@@ -63,6 +63,11 @@ def encode_gap(gap: Gap) -> bytes:
     return f"id: {gap.resumes}\nevent: penstock.gap\ndata: {notice}\n\n".encode()
 
 
+def encode_revoked(reason: str) -> bytes:
+    """A notice that nobody may read the stream any more. Its position comes with the farewell."""
+    return f"event: penstock.revoked\ndata: {json.dumps({'reason': reason})}\n\n".encode()
+
+
 def encode_error(message: str, position: Position | None = None) -> bytes:
     """An error notice.
 

@@ -21,29 +21,28 @@ from penstock.core.channel import Subscription
 from penstock.core.event import Event
 from penstock.core.position import Position
 from penstock.core.record import Record
+from penstock.core.rights import FREE, Rights
 from penstock.core.stream import Closing, Stream
 from penstock.core.wire import Entry
-from penstock.engine.appender import Appender
 from penstock.engine.fanout import Fanout
 from penstock.engine.inbox import Inbox, Moved, News
+from penstock.engine.kicks import Kicks, Predicates
 from penstock.engine.loop import new_loop, refuse_eventlet
 from penstock.engine.origin import Origin, Wish, find_origin
 from penstock.engine.patience import Patience
 from penstock.engine.phrases import Failures, greeting
+from penstock.engine.publisher import Publisher
 from penstock.engine.pull import Pull
 from penstock.engine.push import Connection, Outlet, Push
 from penstock.engine.ring import Ring
 from penstock.engine.stats import Stats
-from penstock.engine.streams import Streams
+from penstock.engine.streams import Open, Streams, Timer
 from penstock.engine.tail import Tail
-from penstock.engine.trimmer import Trimmer
 from penstock.errors import (
     Closed,
-    InvalidEvent,
     LogError,
     LogUnavailable,
     PenstockError,
-    WouldBlock,
 )
 from penstock.log.base import Log
 from penstock.options import Options
@@ -78,9 +77,10 @@ class Engine:
     Args:
         log: not opened yet; the engine closes it.
         options: the settings.
+        predicates: those that streams may be kicked by.
     """
 
-    def __init__(self, log: Log, options: Options) -> None:
+    def __init__(self, log: Log, options: Options, predicates: Predicates | None = None) -> None:
         self.log = log
         self.options = options
         self.ring = Ring(options.ring_events, options.ring_bytes)
@@ -88,14 +88,16 @@ class Engine:
         self.polls = 0  # answers that were bounded for want of a place
         self.failures = Failures(log.url)
         self.patience = Patience(options.keep_alive)
-        self._appender = Appender(log, self._stored, options.publish_timeout)
-        self._trimmer = Trimmer(log, options.retention)
+        self._publisher = Publisher(log, options, self._stored, lambda: self.loop)
         self._fanout = Fanout(options.keep_alive)
-        self._streams = Streams(self._fanout, self.ring, options.stream_lifetime)
+        self._streams = Streams(self._fanout, self.ring, options.stream_lifetime, self._call_later)
         self._inbox = Inbox(self._call_on_loop, self._take)
         self._tail = Tail(log, self.ring, self._inbox.put_and_wait, self._wake_all)
         self._readers = threads.Pool(READERS, "penstock-read")
         self._pool = threads.Pool(APART, "penstock-apart")
+        known = Predicates() if predicates is None else predicates
+        self._kicks = Kicks(log, self.ring, self._streams, known, self._readers)
+        self._streams.was_kicked = self._kicks.heed
         self._outlet: Outlet | None = None
         self._stopping: Callable[[], bool] | None = None
         # All on the loop runs in a context of its own: streams would keep what apps put into a request's.
@@ -108,30 +110,19 @@ class Engine:
 
     def publish(self, events: Sequence[Event]) -> list[Position]:
         """Store events, all or none, and return their positions. Blocks."""
-        if self.loop is not None and asyncio._get_running_loop() is self.loop:
-            raise WouldBlock(
-                "publish() would block the event loop that serves the streams; nothing was stored: "
-                "call 'await apublish(...)' here"
-            )
-        self._check(events)
-        positions = self._appender.append(events)
-        self._trimmer.tick(len(events))
-        return positions
+        return self._publisher.publish(events)
 
     async def publish_async(self, events: Sequence[Event]) -> list[Position]:
         """As ``publish``, without blocking."""
-        self._check(events)
-        positions = await self._appender.append_async(events)
-        self._trimmer.tick(len(events))
-        return positions
+        return await self._publisher.publish_async(events)
 
-    def _check(self, events: Sequence[Event]) -> None:
-        if self._closed:
-            raise Closed("Penstock is closed; nothing was stored")
-        for event in events:
-            if not isinstance(event, Event):
-                raise InvalidEvent(f"an Event is published, not {event!r:.80}; nothing was stored")
-            event.check_size(self.options.max_event_bytes)
+    def kick(self, event: Event) -> Position:
+        """Store a kick, as ``Predicates.kick`` makes it. Blocks."""
+        return self._publisher.publish([event], own=True)[0]
+
+    async def kick_async(self, event: Event) -> Position:
+        """As ``kick``, without blocking."""
+        return (await self._publisher.publish_async([event], own=True))[0]
 
     def _stored(self, records: list[Record]) -> None:
         if self.loop is not None:
@@ -198,6 +189,7 @@ class Engine:
         wake: Callable[[], None],
         *,
         client: bool = True,
+        rights: Rights = FREE,
     ) -> Pull:
         """Open a stream that its driver pulls; ``leave`` must be called when it is over.
 
@@ -206,20 +198,24 @@ class Engine:
             origin: where it begins.
             wake: see ``Pull``.
             client: whether a client is behind it, to which a drain must leave the time of a farewell.
+            rights: the right to read it.
         """
-        pull = self.detached(subscription, origin, wake)
+        pull = self.detached(subscription, origin, wake, rights)
         pull.client = client
-        if not self._call_on_loop(lambda: self._streams.join(pull)):
+        if not self._call_on_loop(lambda: self._join(pull, rights)):
             pull.close(Closing.DRAINED)
         return pull
 
-    def push(self, connection: Connection, subscription: Subscription, origin: Origin) -> None:
+    def push(
+        self, connection: Connection, subscription: Subscription, origin: Origin, rights: Rights = FREE
+    ) -> None:
         """Serve a stream on a connection that is the engine's from now on, whatever happens.
 
         Args:
             connection: the client's; the head of the response has been sent.
             subscription: what it follows.
             origin: where it begins.
+            rights: the right to read it.
         """
         assert self._outlet is not None, "the engine was not started"
         self.patience.begin_push(connection.fd)
@@ -229,15 +225,24 @@ class Engine:
 
         def begin() -> None:
             if push.begin(first):
-                self._streams.join(push)
+                self._join(push, rights)
 
         if not self._call_on_loop(begin):
             os.close(connection.fd)
             connection.over()
 
-    def detached(self, subscription: Subscription, origin: Origin, wake: Callable[[], None]) -> Pull:
+    def detached(
+        self,
+        subscription: Subscription,
+        origin: Origin,
+        wake: Callable[[], None],
+        rights: Rights = FREE,
+    ) -> Pull:
         """A stream that hears no news: it can be polled for what there is, no more."""
-        return Pull(self.log, self.ring, Stream(subscription, origin.position, origin.ended), wake)
+        pull = Pull(self.log, self.ring, Stream(subscription, origin.position, origin.ended), wake)
+        if rights.over(time.time()):
+            pull.close(Closing.EXPIRED)
+        return pull
 
     def leave(self, pull: Pull) -> None:
         """Forget a stream."""
@@ -256,6 +261,15 @@ class Engine:
             self._streams.draining = True
 
     # On the loop
+
+    def _join(self, stream: Open, rights: Rights) -> None:
+        assert self.loop is not None
+        self._kicks.begin(self.loop)
+        self._streams.join(stream, rights)
+
+    def _call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        assert self.loop is not None
+        return self.loop.call_later(delay_s, call)
 
     def _take(self, queued: list[News]) -> None:
         """Bring news into the ring, and fan it out at once."""
@@ -282,7 +296,7 @@ class Engine:
         self._fanout.sweep(position, time.monotonic())
         self._streams.end_old()
         self.patience.look()
-        self._trimmer.tick()
+        self._publisher.tick()
 
     def _ask_whether_stopping(self) -> None:
         assert self.loop is not None
@@ -348,10 +362,10 @@ class Engine:
             log_url=self.log.url,
             log_state=self._tail.state if running else "idle",
             streams=len(streams.open),
-            audiences=len(self._fanout.audiences),
+            audiences=len(self._fanout.audiences) - self._kicks.following,
             lagging=sum(stream.lagging for stream in streams.open),
             polls=self.polls,
-            published=self._appender.published,
+            published=self._publisher.published,
             delivered=streams.delivered,
             bytes=streams.bytes,
             gaps=streams.gaps,
@@ -392,10 +406,9 @@ class Engine:
             if self._closed:
                 return
             self.drain(1.0)
-            self._closed = True
+            self._closed = self._publisher.closed = True
         self._call_on_loop(self._streams.cut_all)
-        self._appender.close()
-        self._trimmer.close(timeout_s=1.0)
+        self._publisher.close()
         self._tail.stop()
         self._inbox.close()
         self._readers.close()

@@ -37,9 +37,15 @@ def farewell(position: Position, retry_ms: int | None = None) -> bytes:
     return wire.encode_retry(retry_ms) + wire.encode_position(position)
 
 
+_REVOKED = {Closing.EXPIRED: "expired", Closing.KICKED: "kicked"}
+
+
 def last_words(stream: Stream) -> bytes:
-    """What is due to a stream that is over: a farewell, if its client is to come back."""
-    return farewell(stream.position) if stream.closing in (Closing.DRAINED, Closing.OLD) else b""
+    """What is due to a stream that is over: a farewell, if its client is to come back, and may be why."""
+    closing = stream.closing
+    if closing in _REVOKED:
+        return wire.encode_revoked(_REVOKED[closing]) + farewell(stream.position)
+    return farewell(stream.position) if closing in (Closing.DRAINED, Closing.OLD) else b""
 
 
 class Failures:

@@ -1,0 +1,91 @@
+"""Publishing: what may be stored is stored, whoever asks, and what need not be kept is removed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from penstock.core.channel import refuse_own
+from penstock.core.event import Event
+from penstock.core.position import Position
+from penstock.core.record import Record
+from penstock.engine.appender import Appender
+from penstock.engine.trimmer import Trimmer
+from penstock.errors import Closed, InvalidEvent, WouldBlock
+from penstock.log.base import Log
+from penstock.options import Options
+
+TRIMMER_CLOSES_IN_S = 1.0
+
+
+class Publisher:
+    """Stores events in a log. It needs no loop, and no thread but for coroutines.
+
+    Args:
+        log: the log.
+        options: the settings.
+        stored: is given the records that were stored.
+        loop: gives the loop that serves the streams, if it runs: it must not be blocked.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        options: Options,
+        stored: Callable[[list[Record]], None],
+        loop: Callable[[], asyncio.AbstractEventLoop | None],
+    ) -> None:
+        self._options = options
+        self._loop = loop
+        self._appender = Appender(log, stored, options.publish_timeout)
+        self._trimmer = Trimmer(log, options.retention)
+        self.closed = False
+
+    def publish(self, events: Sequence[Event], *, own: bool = False) -> list[Position]:
+        """Store events, all or none, and return their positions. Blocks.
+
+        Args:
+            events: what is to be stored.
+            own: whether they are Penstock's own.
+        """
+        loop = self._loop()
+        if loop is not None and asyncio._get_running_loop() is loop:
+            raise WouldBlock(
+                "publish() would block the event loop that serves the streams; nothing was stored: "
+                "call 'await apublish(...)' here"
+            )
+        self._check(events, own)
+        positions = self._appender.append(events)
+        self._trimmer.tick(len(events))
+        return positions
+
+    async def publish_async(self, events: Sequence[Event], *, own: bool = False) -> list[Position]:
+        """As ``publish``, without blocking."""
+        self._check(events, own)
+        positions = await self._appender.append_async(events)
+        self._trimmer.tick(len(events))
+        return positions
+
+    def _check(self, events: Sequence[Event], own: bool) -> None:
+        if self.closed:
+            raise Closed("Penstock is closed; nothing was stored")
+        for event in events:
+            if not isinstance(event, Event):
+                raise InvalidEvent(f"an Event is published, not {event!r:.80}; nothing was stored")
+            if not own:
+                refuse_own(event.channel)
+            event.check_size(self._options.max_event_bytes)
+
+    def tick(self) -> None:
+        """Remove what is not to be kept, if it is time."""
+        self._trimmer.tick()
+
+    @property
+    def published(self) -> int:
+        """Events stored by this process."""
+        return self._appender.published
+
+    def close(self) -> None:
+        """Store no more."""
+        self._appender.close()
+        self._trimmer.close(timeout_s=TRIMMER_CLOSES_IN_S)
