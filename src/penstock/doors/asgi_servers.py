@@ -7,6 +7,7 @@ used here and nowhere else; where they are missing, the door goes without.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import FrameType
@@ -15,6 +16,11 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from penstock.doors.signals import drain_on_signal
 from penstock.engine.engine import Engine
+from penstock.engine.notices import warn
+
+_HTTPX_CLIENT = ("127.0.0.1", 123)  # the default of its ASGITransport
+
+logger = logging.getLogger("penstock.asgi")
 
 _heeded: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[Engine]] = WeakKeyDictionary()
 
@@ -34,6 +40,34 @@ def drain_with_server(engine: Engine) -> None:
         frame = getattr(task.get_coro(), "cr_frame", None)
         if frame is not None and _is_of(frame, "hypercorn.utils", "raise_shutdown"):
             task.add_done_callback(lambda _: engine.begin_drain())
+
+
+def collects_answers(scope: MutableMapping[str, Any]) -> bool:
+    """Whether this is a client of a test's, which returns no answer before it has the whole of it.
+
+    A stream would hang it for good. Each is known by what no server puts into a scope.
+
+    Args:
+        scope: the ASGI connection scope.
+    """
+    if "http.response.debug" in scope.get("extensions", ()):
+        name = "Starlette's TestClient"
+    elif "_quart._preserve_context" in scope:
+        name = "Quart's test client"
+    elif isinstance(scope.get("query_string"), str):  # where the standard has bytes
+        name = "Django's AsyncClient"
+    elif scope.get("client") == _HTTPX_CLIENT and "spec_version" not in scope.get("asgi", ()):
+        name = "httpx.ASGITransport"
+    else:
+        return False
+    warn(
+        logger,
+        "%s collects whole answers, and a stream has no end: it gets what there is by now. To follow a "
+        "stream in a test there is penstock.testing",
+        name,
+        about=name,
+    )
+    return True
 
 
 def waiting_for_room(

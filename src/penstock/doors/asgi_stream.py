@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any
 
-from penstock.core.channel import Subscription
 from penstock.core.stream import Closing
-from penstock.core.wire import Block
+from penstock.doors.asgi_body import pour
 from penstock.doors.asgi_servers import waiting_for_room
-from penstock.doors.hang_up import hang_up
+from penstock.doors.ask import Ask
+from penstock.doors.hang_up import hang_up, hang_up_later
 from penstock.engine.engine import Engine
-from penstock.engine.feed import Next
 from penstock.engine.origin import Origin
-from penstock.engine.phrases import farewell, greeting, last_words
+from penstock.engine.phrases import farewell
 from penstock.engine.wakeups import wakeups
 
 Scope = MutableMapping[str, Any]
@@ -28,7 +27,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-BLOCKS_AT_ONCE = 4  # of one stream that has much to read, before the loop's others have their turn
 PARTING_S = 0.1  # the server may take so long for the last message of a stream that cannot wait
 
 
@@ -41,7 +39,7 @@ class Streaming:
 
     Args:
         engine: whose it is.
-        subscription: what it follows.
+        ask: what was asked for.
         origin: where it begins.
         scope: the ASGI connection scope.
         receive: see the ASGI specification.
@@ -51,14 +49,14 @@ class Streaming:
     def __init__(
         self,
         engine: Engine,
-        subscription: Subscription,
+        ask: Ask,
         origin: Origin,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
         self._engine = engine
-        self._subscription = subscription
+        self._ask = ask
         self._origin = origin
         self._scope = scope
         self._receive = receive
@@ -66,7 +64,7 @@ class Streaming:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._woken = asyncio.Event()
-        self._pull = engine.open(subscription, origin, wakeups().of(self._woken))
+        self._pull = engine.open(ask.subscription, origin, wakeups().of(self._woken), rights=ask.rights)
         self._pull.cut = self._cut
         self._sending = False  # the task waits for the server to take something
         self._given_up = False  # and was told not to
@@ -77,9 +75,11 @@ class Streaming:
         watching = asyncio.create_task(self._watch())
         try:
             await self._send(start)
-            words = await self._send_events()
+            await self._send_all(pour(self._engine, self._ask, self._origin, self._pull, self._woken))
             watching.cancel()  # once it has the last message, a server says that the client has left
-            await self._send_body(words, more=False)
+            if self._pull.stream.closing is Closing.DRAINED:
+                hang_up_later(self._scope.get("client"), self._scope.get("server"))
+            await self._send_body(b"", more=False)
         except _Gone:
             self._pull.close(Closing.LEFT)
             await self._part(b"")
@@ -87,40 +87,17 @@ class Streaming:
             watching.cancel()
             self._engine.leave(self._pull)
 
-    async def _send_events(self) -> bytes:
-        """Send until the stream is over, and return its last bytes."""
-        engine, pull = self._engine, self._pull
-        try:
-            await self._send_body(greeting(self._origin, engine.options.retry))
-            sent = 0
+    async def _send_all(self, chunks: AsyncGenerator[bytes, None]) -> None:
+        async with contextlib.aclosing(chunks):
             while True:
-                self._woken.clear()
-                step = pull.poll()
-                if step is Next.WAIT:
-                    engine.failures.over()
-                    await self._wait()
-                    continue
-                if step is Next.CLOSED:
-                    break
-                block = await asyncio.to_thread(pull.read) if step is Next.READ else step
-                if isinstance(block, Block):
-                    await self._send_body(block.wire)
-                    sent += 1
-                    if sent % BLOCKS_AT_ONCE == 0:
-                        await asyncio.sleep(0)
-            return last_words(pull.stream)
-        except _Gone:
-            raise
-        except Exception as error:
-            return engine.failures.on_the_way(self._subscription, error)
-
-    async def _wait(self) -> None:
-        """Wait for news."""
-        try:
-            await self._woken.wait()
-        except asyncio.CancelledError:  # a server that ends, and does not wait for its requests
-            await self._part(farewell(self._pull.stream.position))
-            raise
+                try:
+                    chunk = await anext(chunks, None)
+                except asyncio.CancelledError:  # a server that ends, and does not wait for its requests
+                    await self._part(farewell(self._pull.stream.position))
+                    raise
+                if chunk is None:
+                    return
+                await self._send_body(chunk)
 
     async def _send_body(self, data: bytes, *, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})

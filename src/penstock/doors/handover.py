@@ -12,7 +12,7 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from penstock.core.channel import Subscription
+from penstock.doors.ask import Ask
 from penstock.engine.engine import Engine
 from penstock.engine.origin import Origin
 from penstock.engine.push import Connection
@@ -59,18 +59,16 @@ class Ticket:
 
     Args:
         engine: whose it will be.
-        subscription: what it follows.
+        ask: what was asked for.
         origin: where it begins.
         give_back: gives its place back.
     """
 
-    __slots__ = ("_give_back", "_origin", "_subscription", "engine")
+    __slots__ = ("_ask", "_give_back", "_origin", "engine")
 
-    def __init__(
-        self, engine: Engine, subscription: Subscription, origin: Origin, give_back: Callable[[], None]
-    ) -> None:
+    def __init__(self, engine: Engine, ask: Ask, origin: Origin, give_back: Callable[[], None]) -> None:
         self.engine = engine
-        self._subscription = subscription
+        self._ask = ask
         self._origin = origin
         self._give_back: Callable[[], None] | None = give_back
 
@@ -90,7 +88,8 @@ class Ticket:
                 os.close(fd)
             give_back()
             return
-        self.engine.push(Connection(fd, chunked, give_back), self._subscription, self._origin)
+        connection = Connection(fd, chunked, give_back)
+        self.engine.push(connection, self._ask.subscription, self._origin, self._ask.rights)
 
     def __del__(self) -> None:
         if self._give_back is not None:

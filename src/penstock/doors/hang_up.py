@@ -6,13 +6,22 @@ nothing would keep the process alive. ASGI has no way to cut a connection; the o
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+import struct
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 DESCRIPTORS = "/dev/fd"  # those of the process, by number
+PARTING_S = 1.0  # a client has so long to take the last bytes of a stream that was drained
+
+Ends = tuple[tuple[str, int] | None, tuple[str, int] | None]
+
+_parting: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Ends, float]] = WeakKeyDictionary()
 
 
 def hang_up(client: Sequence[Any] | None, server: Sequence[Any] | None) -> bool:
@@ -25,15 +34,64 @@ def hang_up(client: Sequence[Any] | None, server: Sequence[Any] | None) -> bool:
     Returns:
         Whether there was one: behind a proxy that tells its clients' addresses, there is none.
     """
-    if not client or not server or not os.path.isdir(DESCRIPTORS):
+    if not client or not server:
         return False
     ends = _end(client), _end(server)
-    for name in os.listdir(DESCRIPTORS):
-        with contextlib.suppress(OSError), _borrowed(int(name)) as connection:
-            if (_end(connection.getpeername()), _end(connection.getsockname())) == ends:
-                connection.shutdown(socket.SHUT_RDWR)
-                return True
+    for there, connection in _connections():
+        if there == ends:
+            connection.shutdown(socket.SHUT_RDWR)
+            return True
     return False
+
+
+def hang_up_later(client: Sequence[Any] | None, server: Sequence[Any] | None) -> None:
+    """Hang up on a client that has not taken the end of its stream soon. To be called on the server's loop.
+
+    The last bytes fitted into the server's buffers, so the stream ended well, and the server waits.
+
+    Args:
+        client: see ``hang_up``.
+        server: likewise.
+    """
+    if not client or not server:
+        return
+    loop = asyncio.get_running_loop()
+    parting = _parting.setdefault(loop, {})
+    if not parting:
+        loop.call_later(PARTING_S, _look, loop)
+    parting[_end(client), _end(server)] = time.monotonic()
+
+
+def _look(loop: asyncio.AbstractEventLoop) -> None:
+    """Look once for all of them: there may be thousands, and as many descriptors."""
+    parting = _parting[loop]
+    now = time.monotonic()
+    due = {ends for ends, since in parting.items() if now - since >= PARTING_S}
+    for ends in due:
+        del parting[ends]
+    if parting:
+        loop.call_later(PARTING_S, _look, loop)
+    for there, connection in _connections():
+        if there in due and _waits(connection):
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+def _connections() -> Iterator[tuple[Ends, socket.socket]]:
+    """The process's connections, each borrowed for as long as it is looked at."""
+    for name in os.listdir(DESCRIPTORS) if os.path.isdir(DESCRIPTORS) else ():
+        with contextlib.suppress(OSError), _borrowed(int(name)) as connection:
+            yield (_end(connection.getpeername()), _end(connection.getsockname())), connection
+
+
+def _waits(connection: socket.socket) -> bool:
+    """Whether there is something that the other end has not taken."""
+    try:
+        from fcntl import ioctl
+        from termios import TIOCOUTQ
+    except ImportError:  # not on Windows
+        return False
+    (waiting,) = struct.unpack("i", ioctl(connection, TIOCOUTQ, b"\0" * 4))
+    return bool(waiting > 0)
 
 
 @contextlib.contextmanager

@@ -213,7 +213,7 @@ class _Streams:
     def shutdown(self) -> None:
         """Called by uvicorn, on its loop."""
         self._stopping = True
-        for engine in self._engines:
+        for engine in list(self._engines):  # a view in a thread may be adding one
             engine.begin_drain()
         self._look()
 

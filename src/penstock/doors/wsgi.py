@@ -15,17 +15,18 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from penstock import greenlets, threads
-from penstock.core.channel import Subscription
 from penstock.core.wire import Block
+from penstock.doors.ask import Ask
+from penstock.doors.cors import Headers
 from penstock.doors.handover import KEY, Offer, Ticket
-from penstock.doors.opening import Headers, Request, decide, head_only, slice_of
+from penstock.doors.opening import Client, decide, head_only, slice_of
 from penstock.doors.over import over
 from penstock.doors.places import Places, without_threads
 from penstock.doors.watch import Watch
 from penstock.doors.wsgi_servers import Server, client_socket, find_server, serves_one_at_a_time
 from penstock.engine.engine import Engine
 from penstock.engine.feed import Next
-from penstock.engine.origin import Origin, Wish
+from penstock.engine.origin import Origin
 from penstock.engine.phrases import greeting, last_words
 
 logger = logging.getLogger("penstock.wsgi")
@@ -51,45 +52,35 @@ class Door:
         self._places: WeakKeyDictionary[Engine, dict[tuple[bool, bool], Places]] = WeakKeyDictionary()
         self._mutex = threads.Lock()
 
-    def answer(
-        self,
-        environ: dict[str, Any],
-        subscription: Subscription,
-        wish: Wish,
-        last_event_id: str | None,
-        on_close: Callable[[], object] | None = None,
-    ) -> Answer:
+    def answer(self, environ: dict[str, Any], ask: Ask) -> Answer:
         """Answer a request for a stream. To be called in the thread that handles it.
 
         Args:
             environ: the WSGI environment.
-            subscription: what the stream follows; the caller has seen to it that the client may.
-            wish: where it begins for a client without a position.
-            last_event_id: what the client sent.
-            on_close: called once when the answer is over, whatever it was, if this returned.
+            ask: what is asked for.
         """
-        if environ.get("REQUEST_METHOD") == "HEAD":
-            over(self._engine(), None, on_close)()
-            return Answer(200, head_only().headers, Body(_nothing(), None))
         engine = self._engine()
+        if environ.get("REQUEST_METHOD") == "HEAD":
+            over(engine, None, ask.on_close)()
+            return Answer(200, head_only(engine, ask).headers, Body(_nothing(), None))
         offer: Offer | None = environ.get(KEY)
         shown = client_socket(environ)
         fd = offer.fd if offer is not None else shown.fileno() if shown is not None else None
         places = self._places_for(engine, environ, offer)
-        request = Request(subscription, wish, last_event_id, environ.get("REMOTE_ADDR") or None, fd)
-        status, headers, words, origin, give_back = decide(engine, places, request)
-        end = over(engine, give_back, on_close)
+        client = Client(environ.get("REMOTE_ADDR") or None, fd)
+        status, headers, words, origin, give_back = decide(engine, places, ask, client)
+        end = over(engine, give_back, ask.on_close)
         if status != 200:
             end()
             return Answer(status, headers, [words])
         if origin is None:
             return Answer(status, headers, Body(_only(words), end))
         if give_back is None:
-            return Answer(status, headers, Body(slice_of(engine, subscription, origin), end))
+            return Answer(status, headers, Body(slice_of(engine, ask, origin), end))
         if offer is not None:
-            headers.append(offer.take(Ticket(engine, subscription, origin, end)))
+            headers.append(offer.take(Ticket(engine, ask, origin, end)))
             return Answer(status, headers, Body(_nothing(), None))
-        return Answer(status, headers, Body(_stream(engine, subscription, origin, environ), end))
+        return Answer(status, headers, Body(_stream(engine, ask, origin, environ), end))
 
     def _places_for(self, engine: Engine, environ: dict[str, Any], offer: Offer | None) -> Places:
         """The places for streams, on connections that are handed over or on threads."""
@@ -159,11 +150,9 @@ def _only(words: bytes) -> Iterator[bytes]:
     yield words
 
 
-def _stream(
-    engine: Engine, subscription: Subscription, origin: Origin, environ: dict[str, Any]
-) -> Iterator[bytes]:
+def _stream(engine: Engine, ask: Ask, origin: Origin, environ: dict[str, Any]) -> Iterator[bytes]:
     woken = greenlets.new_event()
-    pull = engine.open(subscription, origin, woken.set)
+    pull = engine.open(ask.subscription, origin, woken.set, rights=ask.rights)
     watch = Watch(engine.loop, engine.patience, pull, client_socket(environ))
     try:
         first = greeting(origin, engine.options.retry)
@@ -185,7 +174,7 @@ def _stream(
         if words := last_words(pull.stream):
             yield words
     except Exception as error:
-        yield engine.failures.on_the_way(subscription, error)
+        yield engine.failures.on_the_way(ask.subscription, error)
     finally:
         watch.end()
         engine.leave(pull)

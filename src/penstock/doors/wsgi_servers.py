@@ -21,7 +21,7 @@ from penstock.doors.places import usable_descriptors
 SERVE_WITH_THREADS = "Serve with threads: gunicorn --threads 64, or waitress"
 SPEAK_HTTP_1 = "Let a proxy speak HTTP/2 with browsers, and HTTP/1.1 with gunicorn"
 UNKNOWN_THREADS = 8  # a server that we do not know: few enough for most
-WERKZEUG_STREAMS = 1_000  # the development server makes a thread for each request
+DEVELOPMENT_STREAMS = 1_000  # Flask's and Django's development servers make a thread for each request
 
 
 class Server(NamedTuple):
@@ -61,13 +61,15 @@ def find_server(environ: dict[str, Any]) -> Server:
         return Server("waitress", _leave_some(known or UNKNOWN_THREADS), known)
     if greenlets.is_one():
         return _of_greenlets(name, worker)
-    if name.startswith(("Werkzeug", "penstock.testing")):
-        return Server(name, WERKZEUG_STREAMS)
+    if name.startswith(("Werkzeug", "penstock.testing")) or _django_handler(environ) is not None:
+        return Server(name, DEVELOPMENT_STREAMS)
     return Server(name, _leave_some(UNKNOWN_THREADS))
 
 
 def serves_one_at_a_time(environ: dict[str, Any]) -> bool:
     """Whether an answer that takes long keeps the client's own other requests waiting, at the least."""
+    if (handler := _django_handler(environ)) is not None:  # it always says that it has threads
+        return not hasattr(handler.server, "process_request_thread")
     return not (environ.get("wsgi.multithread") or greenlets.is_one()) or is_http2(environ)
 
 
@@ -119,6 +121,16 @@ def _pywsgi_handler() -> Any:
     return None
 
 
+def _django_handler(environ: dict[str, Any]) -> Any:
+    """The handler of Django's development server for this request, likewise."""
+    if not str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer/"):
+        return None
+    for found in _owners("django.core.servers.basehttp", sys._getframe(1)):
+        if hasattr(found, "server") and hasattr(found, "connection"):
+            return found
+    return None
+
+
 def _owners(module: str, *frames: FrameType | None) -> Iterator[Any]:
     """Whose methods of some module are on the stack."""
     frame: FrameType | None
@@ -141,6 +153,8 @@ def client_socket(environ: dict[str, Any]) -> socket.socket | None:
     shown = (
         environ.get("gunicorn.socket") or environ.get("werkzeug.socket") or getattr(channel, "socket", None)
     )
+    if shown is None:
+        shown = getattr(_django_handler(environ), "connection", None)
     if shown is None and greenlets.is_one():
         shown = getattr(_pywsgi_handler(), "socket", None)
     return shown if hasattr(shown, "fileno") else None
