@@ -19,33 +19,37 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from penstock.bus import DRAIN_TIMEOUT_S
 from penstock.bus import Penstock as Bus
-from penstock.core.channel import Subscription
-from penstock.core.event import Event, to_text
 from penstock.core.position import Position
-from penstock.doors.wsgi import Door
-from penstock.engine.origin import check_wish
-from penstock.engine.stats import Stats
-from penstock.errors import ConfigError, MissingExtra
-from penstock.options import Options, refuse_unknown
-from penstock.subscriber import Subscriber
+from penstock.doors.ask import Until, check_ask, of_request
+from penstock.doors.cors import Headers
+from penstock.doors.wsgi import Body, Door
+from penstock.endpoint import (
+    CHANNEL,
+    METHODS,
+    Denied,
+    allow,
+    check_authorize,
+    denial,
+    named_channels,
+    preflight,
+    value_for,
+)
+from penstock.errors import MissingExtra
+from penstock.extension import Extension
 
 try:
-    from flask import Flask, Response, current_app, has_app_context, request
+    from flask import Flask, Request, Response, current_app, has_app_context, request
 except ImportError as error:
     raise MissingExtra("Flask is not installed: pip install 'penstock[flask]'") from error
 
 __all__ = ["Penstock"]
 
-DEFAULT_URL = "sqlite:///penstock.db"
-_PREFIX = "PENSTOCK_"
 
-
-class Penstock:
+class Penstock(Extension[Flask, Door]):
     """The Flask extension.
 
     Args:
@@ -56,72 +60,13 @@ class Penstock:
     server was started), and ``PENSTOCK_<NAME>`` for each of ``penstock.Options``.
     """
 
-    def __init__(self, app: Flask | None = None) -> None:
-        self._app: Flask | None = None
-        self._several = False
-        if app is not None:
-            self.init_app(app)
-
-    def init_app(self, app: Flask) -> None:
-        """Read the app's configuration. Nothing is opened or started before its first use.
-
-        Raises:
-            ConfigError: for a URL or a setting that cannot work.
-        """
-        if "penstock" in app.extensions:
-            raise ConfigError(f"Penstock was initialised for {app.name!r} already")
-        given = {
-            name.removeprefix(_PREFIX): value
-            for name, value in app.config.items()
-            if name.startswith(_PREFIX)
-        }
-        known = ["URL", *map(str.upper, Options.names())]
-        refuse_unknown("setting", given, known, _PREFIX)
-        settings = {name.lower(): value for name, value in given.items()}
-        bus = Bus(settings.pop("url", DEFAULT_URL), **settings)
-        app.extensions["penstock"] = _State(bus)
-        self._several = self._app is not None
-        self._app = app
-
-    @property
-    def bus(self) -> Bus:
-        """The app's ``penstock.Penstock``."""
-        return self._state.bus
-
-    def publish(
-        self,
-        channel: str,
-        data: Any,
-        *,
-        event: str | None = None,
-        retry: int | None = None,
-        key: str | None = None,
-    ) -> Position:
-        """Publish an event: returns once it rests in the log. See ``penstock.Penstock.publish``.
-
-        Data that is not text is encoded by the app's JSON provider. It may be called outside of
-        requests too, in a thread or a script for one.
-        """
-        text = to_text(data, self._provider.dumps)
-        return self.bus.publish(channel, text, event=event, retry=retry, key=key)
-
-    def publish_many(self, events: Iterable[Event]) -> list[Position]:
-        """Publish events together: all are stored, or none.
-
-        An ``Event`` turns its data into text when it is made; what only the app's JSON provider can
-        encode, give it as ``app.json.dumps(data)``.
-        """
-        return self.bus.publish_many(events)
-
-    def end(self, channel: str) -> Position:
-        """End a channel. See ``penstock.Penstock.end``."""
-        return self.bus.end(channel)
-
     def stream(
         self,
         *channels: str,
         last: int | None = None,
         after: Position | str | None = None,
+        user: str | int | None = None,
+        until: Until | None = None,
         on_close: Callable[[], object] | None = None,
     ) -> Response:
         """Answer the current request with a stream.
@@ -135,6 +80,9 @@ class Penstock:
             channels: channels and patterns (``room/*``).
             last: begin with the last so many events, for a client that comes for the first time.
             after: begin after this position, or with the ``earliest`` event, likewise.
+            user: whose stream it is, so that ``kick`` finds it: a name or a primary key.
+            until: when the right to read it ends: a ``datetime`` with a time zone, or seconds since 1970. The
+                client is told (``penstock.revoked``) and comes back, to a view that decides anew.
             on_close: called once when the client has gone or the stream has ended, on every server; at
                 once if there was none to be opened. It runs outside of the request, and may block. (The
                 response's own ``call_on_close`` runs when the server has done its part, which on some is
@@ -147,49 +95,70 @@ class Penstock:
         Raises:
             BadChannel, MalformedPosition, ConfigError: for arguments that cannot work.
         """
-        subscription, wish = Subscription(channels), check_wish(after, last)
-        last_event_id = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
-        answer = self._state.door.answer(request.environ, subscription, wish, last_event_id or None, on_close)
-        response = Response(answer.body, answer.status)
-        del response.headers["Content-Type"]
-        response.headers.extend(answer.headers)
-        return response
+        ask = check_ask(channels, last=last, after=after, user=user, until=until, on_close=on_close)
+        ask = of_request(ask, request.headers.get, request.args.get)
+        return _response(*self._state.door.answer(request.environ, ask))
 
-    def subscribe(self, *channels: str, **where: Any) -> Subscriber:
-        """Follow channels in Python. See ``penstock.Penstock.subscribe``."""
-        return self.bus.subscribe(*channels, **where)
+    def endpoint(
+        self,
+        authorize: Callable[[Request, str], object] | None = None,
+        *,
+        last: int | None = None,
+        after: Position | str | None = None,
+        user: Callable[[Request], str | int | None] | None = None,
+        until: Callable[[Request], Until | None] | None = None,
+    ) -> Callable[[], Response]:
+        """A view of streams of the channels that the client names: ``?channel=a&channel=b``.
 
-    def stats(self) -> Stats:
-        """What this process can tell. See ``penstock.Stats``."""
-        return self.bus.stats()
+        Args:
+            authorize: called with the request and each channel; tells whether the client may read it.
+                Without it all are refused.
+            last: see ``stream``.
+            after: see ``stream``.
+            user: gives the ``user`` of ``stream`` from the request.
+            until: gives its ``until``, likewise.
 
-    def drain(self, timeout: float = DRAIN_TIMEOUT_S) -> bool:
-        """End all streams of this process. See ``penstock.Penstock.drain``."""
-        return self.bus.drain(timeout)
+        Returns:
+            A view, for ``app.add_url_rule("/events", "events", view)``. It answers ``403`` if one of the
+            channels is refused, ``400`` if the client names none or one that cannot be; an EventSource does
+            not come back after either.
 
-    @property
-    def _state(self) -> _State:
-        app: Any = current_app if has_app_context() else self._app
-        if app is None:
-            raise RuntimeError("Penstock has no app yet: call init_app(app) first")
-        if self._several and not has_app_context():
-            raise RuntimeError("Penstock has several apps: say which, 'with app.app_context():'")
-        if "penstock" not in app.extensions:
-            raise RuntimeError(f"Penstock was not initialised for {app.name!r}: call init_app(app)")
-        state: _State = app.extensions["penstock"]
-        return state
+        Raises:
+            ConfigError: for arguments that cannot work.
+        """
+        decide = check_authorize(authorize, may_wait=False)
+        check_ask(["any"], last=last, after=after)
 
-    @property
-    def _provider(self) -> Any:
-        app: Any = current_app if has_app_context() else self._app
-        if app is None:
-            raise RuntimeError("Penstock has no app yet: call init_app(app) first")
-        return app.json
+        def named_channels_view() -> Response:
+            options, web_origin = self.bus.options, request.headers.get("Origin")
+            if request.method == "OPTIONS":
+                return _response(*preflight(options, web_origin))
+            try:
+                names = named_channels(request.args.getlist(CHANNEL))
+                allow(decide, request, names)
+            except Denied as denied:
+                return _response(*denial(denied, options, web_origin))
+            return self.stream(
+                *names,
+                last=last,
+                after=after,
+                user=value_for(request, user),
+                until=value_for(request, until),
+            )
+
+        named_channels_view.methods = METHODS  # type: ignore[attr-defined]  # for add_url_rule
+        named_channels_view.provide_automatic_options = False  # type: ignore[attr-defined]
+        return named_channels_view
+
+    def _app_of_context(self) -> Any:
+        return current_app if has_app_context() else None
+
+    def _door_of(self, bus: Bus) -> Door:
+        return Door(lambda: bus.engine)
 
 
-class _State:
-    """What an app has of Penstock."""
-
-    def __init__(self, bus: Bus) -> None:
-        self.bus = bus
-        self.door = Door(lambda: bus.engine)
+def _response(status: int, headers: Headers, body: Body | list[bytes] | bytes) -> Response:
+    response = Response(body, status)
+    del response.headers["Content-Type"]
+    response.headers.extend(headers)
+    return response
