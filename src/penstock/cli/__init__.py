@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from penstock.cli.terminal import (
     NobodyReads,
@@ -42,13 +43,24 @@ _CODES: list[tuple[type[PenstockError], int]] = [  # the first that fits
 ]
 
 
-def main() -> NoReturn:
-    """Run the command with the arguments of the process, and exit."""
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    name: str = "penstock",
+    adapt: Callable[[Any], Any] | None = None,
+) -> NoReturn:
+    """Run the command, and exit.
+
+    Args:
+        arguments: those of the process, if not given.
+        name: how the command was called.
+        adapt: makes another group of commands of ours.
+    """
     stopped: Stopped | None = None
     code = DONE
     stop_on_signals()
     try:
-        code = _run()
+        code = _run(arguments, name, adapt)
     except NobodyReads:
         pass
     except Stopped as why:
@@ -62,18 +74,30 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def _run() -> int:
+def group() -> Any:
+    """The group of commands, as click has it.
+
+    Raises:
+        MissingExtra: if click is not installed.
+    """
     try:
-        import click
+        import click  # noqa: F401
     except ImportError as error:
         raise MissingExtra("the command needs click: pip install 'penstock[cli]'") from error
     from penstock.cli.commands import penstock
 
+    return penstock
+
+
+def _run(arguments: Sequence[str] | None, name: str, adapt: Callable[[Any], Any] | None) -> int:
+    found = group() if adapt is None else adapt(group())
+    import click
+
     logging.basicConfig(format="penstock: %(message)s", level=logging.WARNING)
     try:
-        answer = penstock.main(prog_name="penstock", standalone_mode=False)
+        answer = found.main(arguments, prog_name=name, standalone_mode=False)
     except click.UsageError as error:
         complain(error.format_message())
-        complain(f"try '{error.ctx.command_path if error.ctx is not None else 'penstock'} --help'")
+        complain(f"try '{error.ctx.command_path if error.ctx is not None else name} --help'")
         return USAGE
     return answer if isinstance(answer, int) else DONE
