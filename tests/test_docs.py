@@ -59,6 +59,20 @@ def test_the_app_factory_of_the_flask_page_serves_orders(tmp_path: Path) -> None
         assert client.next()[:2] == ("state", '{"state": "paid"}')
 
 
+def test_the_endpoint_of_the_page_on_rights_asks_about_each_channel() -> None:
+    page = ROOT / "docs" / "authorization.md"
+    (source,) = (block for block in blocks(page, "python") if "import Flask" in block)
+    names: dict[str, Any] = {"__name__": "shop"}
+    exec(source, names)
+    client = names["app"].test_client()
+    assert client.get("/events?channel=news").status_code == 200
+    assert client.get("/events?channel=room/7").status_code == 403
+    with client.session_transaction() as session:
+        session["rooms"] = ["room/7"]
+    assert client.get("/events?channel=news&channel=room/7").status_code == 200
+    names["sse"].bus.close()
+
+
 def test_the_test_of_the_flask_page_passes() -> None:
     source = blocks(ROOT / "docs" / "flask.md", "python")[-1]
     app = Flask("shop")

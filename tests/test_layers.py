@@ -34,17 +34,30 @@ LAYER_OF = {
     "__init__": "faces",
     "__main__": "faces",
     "cli": "faces",
+    "asgi_response": "faces",
+    "endpoint": "faces",
+    "extension": "faces",
+    "starlette": "faces",
+    "fastapi": "faces",
+    "quart": "faces",
+    "django": "faces",
     "flask": "faces",
     "testing": "faces",
 }
 FOLDERS = ["core", "doors", "engine", "log"]
 
 # Nothing of these can read a clock, throw dice, start a thread, log, or touch the world.
-PURE = {"codecs", "collections", "dataclasses", "enum", "functools", "json", "re", "reprlib", "typing"}
+PURE = {
+    "codecs", "collections", "dataclasses", "enum", "functools", "json", "math", "re", "reprlib", "typing",
+}  # fmt: skip
 
 # What is not of the standard library, and SQLite, which some Pythons are built without.
 DRIVERS = {
     "flask": {"flask"},
+    "starlette": {"starlette"},
+    "fastapi": {"fastapi", "starlette", "pydantic"},
+    "quart": {"quart"},
+    "django": {"django", "asgiref"},
     "cli": {"click"},
     "log.sqlite": {"sqlite3"},
     "doors.gevent": {"gevent", "gunicorn"},

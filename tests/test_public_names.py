@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import penstock
+import penstock.django
+import penstock.fastapi
 import penstock.flask
+import penstock.quart
+import penstock.starlette
 import penstock.testing
 from penstock import Gap, Options, Position, Record, Stats
 from penstock.subscriber import Subscriber
 
+STREAM = "(self, *channels, last=None, after=None, user=None, until=None, on_close=None)"
+STREAM_OF_ASGI = STREAM[:-1] + ", headers=None, background=None)"
+ENDPOINT = "(self, authorize=None, *, last=None, after=None, user=None, until=None)"
 PUBLIC = [
     "AppendUnsure", "Event", "Gap", "GapError", "GapReason", "LogUnavailable", "Options", "Penstock",
-    "PenstockError", "Position", "Record", "Stats", "errors",
+    "PenstockError", "Position", "Record", "Stats", "StreamInfo", "errors",
 ]  # fmt: skip
 
 
 def names_of(thing: object) -> list[str]:
-    return sorted(name for name in vars(thing) if not name.startswith("_"))
+    return sorted(name for name in dir(thing) if not name.startswith("_"))
 
 
 def parameters_of(function: Any) -> str:
@@ -43,15 +52,53 @@ def test_the_names_of_the_package() -> None:
 
 def test_the_names_of_penstock() -> None:
     assert names_of(penstock.Penstock) == [
-        "aend", "apublish", "apublish_many", "asubscribe", "close", "drain", "end", "engine", "publish",
-        "publish_many", "stats", "subscribe",
+        "aend", "akick", "apublish", "apublish_many", "asubscribe", "close", "drain", "end", "engine", "kick",
+        "predicate", "publish", "publish_many", "stats", "subscribe",
     ]  # fmt: skip
 
 
-def test_the_names_of_the_flask_extension() -> None:
+def all_names_of(thing: object) -> list[str]:
+    """Those that it has of its bases too."""
+    return sorted(name for name in dir(thing) if not name.startswith("_"))
+
+
+EXTENSION = [
+    "bus", "drain", "end", "endpoint", "init_app", "kick", "predicate", "publish", "publish_many", "stats",
+    "stream", "subscribe",
+]  # fmt: skip
+ASYNC = ["aend", "akick", "apublish", "apublish_many", "asubscribe"]
+
+
+def test_the_names_of_the_extensions() -> None:
     assert penstock.flask.__all__ == ["Penstock"]
-    assert names_of(penstock.flask.Penstock) == [
-        "bus", "drain", "end", "init_app", "publish", "publish_many", "stats", "stream", "subscribe",
+    assert penstock.quart.__all__ == ["Penstock", "StreamResponse"]
+    assert all_names_of(penstock.flask.Penstock) == EXTENSION
+    assert all_names_of(penstock.quart.Penstock) == sorted([*EXTENSION, *ASYNC])
+
+
+def test_the_names_of_the_asgi_faces() -> None:
+    plain = all_names_of(penstock.Penstock)
+    assert penstock.starlette.__all__ == ["Penstock", "StreamResponse"]
+    assert penstock.fastapi.__all__ == ["Channel", "Penstock", "StreamResponse"]
+    starlette = sorted([*plain, "bypass", "endpoint", "lifespan", "stream"])
+    assert all_names_of(penstock.starlette.Penstock) == starlette
+    assert all_names_of(penstock.fastapi.Penstock) == sorted([*starlette, "channel", "documented"])
+    assert all_names_of(penstock.fastapi.Channel) == [
+        "aend",
+        "apublish",
+        "end",
+        "event",
+        "name",
+        "of",
+        "publish",
+    ]
+
+
+def test_the_names_of_the_django_app() -> None:
+    assert penstock.django.__all__ == [
+        "aend", "akick", "apublish", "apublish_many", "astream", "asubscribe", "drain", "end", "get_bus",
+        "kick", "predicate", "publish", "publish_many", "stats", "stream", "subscribe",
+        "views",
     ]  # fmt: skip
 
 
@@ -83,7 +130,29 @@ def test_the_names_for_tests() -> None:
         (penstock.flask.Penstock.publish_many, "(self, events)"),
         (penstock.Penstock.subscribe, "(self, *channels, after=None, last=None, on_gap=None)"),
         (penstock.Penstock.asubscribe, "(self, *channels, after=None, last=None, on_gap=None)"),
-        (penstock.flask.Penstock.stream, "(self, *channels, last=None, after=None, on_close=None)"),
+        (penstock.flask.Penstock.stream, STREAM),
+        (penstock.flask.Penstock.endpoint, ENDPOINT),
+        (penstock.Penstock.kick, "(self, who, *arguments)"),
+        (penstock.Penstock.akick, "(self, who, *arguments)"),
+        (penstock.flask.Penstock.kick, "(self, who, *arguments)"),
+        (penstock.Penstock.predicate, "(self, function)"),
+        (penstock.quart.Penstock.stream, STREAM),
+        (penstock.quart.Penstock.endpoint, ENDPOINT),
+        (penstock.starlette.Penstock.stream, STREAM_OF_ASGI),
+        (penstock.fastapi.Penstock.stream, STREAM_OF_ASGI),
+        (penstock.starlette.Penstock.endpoint, ENDPOINT),
+        (penstock.starlette.Penstock.bypass, "(self, app, path, endpoint)"),
+        (penstock.starlette.Penstock, "(log='sqlite:///penstock.db', **options)"),
+        (penstock.fastapi.Penstock.publish, "(self, channel, data, *, event=None, retry=None, key=None)"),
+        (penstock.fastapi.Penstock.channel, "(self, name, model=None, /, **models)"),
+        (penstock.fastapi.Penstock.documented, "(self, *channels, responses=None)"),
+        (penstock.fastapi.Channel.publish, "(self, data, *, event=None, retry=None, key=None)"),
+        (penstock.django.stream, STREAM.replace("self", "request")),
+        (penstock.django.astream, STREAM.replace("self", "request")),
+        (
+            penstock.django.publish,
+            "(channel, data, *, event=None, retry=None, key=None, on_commit=True, using=None)",
+        ),
         (penstock.Penstock.end, "(self, channel)"),
         (penstock.Penstock.aend, "(self, channel)"),
         (penstock.flask.Penstock.end, "(self, channel)"),
@@ -124,13 +193,14 @@ def test_the_fields_of_values() -> None:
 
     assert fields(Options) == [
         "keep_alive", "retry", "publish_timeout", "max_event_bytes", "max_streams",
-        "max_streams_per_client", "overflow", "stream_lifetime", "ring_events", "ring_bytes",
+        "max_streams_per_client", "overflow", "cors_origins", "stream_lifetime", "ring_events", "ring_bytes",
         "max_age", "max_events", "max_bytes",
     ]  # fmt: skip
     assert fields(Stats) == [
         "log_url", "log_state", "streams", "audiences", "lagging", "polls", "published", "delivered",
         "bytes", "gaps", "ring_events", "ring_bytes", "tail_seq", "tail_lag", "draining",
     ]  # fmt: skip
+    assert fields(penstock.StreamInfo) == ["user", "channels", "until"]
     assert fields(Gap) == ["reason", "after", "resumes"]
     assert fields(Position) == ["epoch", "seq"]
     assert fields(penstock.Event) == ["channel", "data", "event", "retry", "key", "end"]
@@ -143,9 +213,14 @@ def test_the_fields_of_values() -> None:
 
 def public_things() -> Iterator[tuple[str, Any]]:
     things = [getattr(penstock, name) for name in PUBLIC] + [penstock.flask.Penstock, Subscriber]
+    things += [penstock.quart.Penstock, penstock.starlette.Penstock, penstock.fastapi.Penstock]
+    things += [
+        penstock.fastapi.Channel,
+        *(getattr(penstock.django, name) for name in penstock.django.__all__),
+    ]
     names = [name for name in penstock.testing.__all__ if name.isidentifier() and name[0].isupper()]
     things += [thing for name in names if inspect.isclass(thing := getattr(penstock.testing, name))]
-    for thing in [*things, penstock, penstock.flask, penstock.testing]:
+    for thing in [*things, penstock, penstock.flask, penstock.testing, penstock.django, penstock.fastapi]:
         yield thing.__name__, thing
         if inspect.isclass(thing):
             for name, member in vars(thing).items():
@@ -161,12 +236,12 @@ def test_every_public_thing_has_a_docstring(thing: Any) -> None:
 
 
 def test_every_module_begins_with_its_theory() -> None:
-    import pkgutil
-
-    modules = [
-        name for _, name, _ in pkgutil.walk_packages(penstock.__path__, "penstock.") if "__main__" not in name
+    root = Path(penstock.__file__).parent
+    modules = [path for path in root.rglob("*.py") if path.name != "__main__.py"]
+    empty = [path for path in modules if path.name == "__init__.py" and not path.read_text().strip()]
+    bare = [
+        path for path in modules if path not in empty and not ast.get_docstring(ast.parse(path.read_text()))
     ]
-    bare = [name for name in modules if not (__import__(name, fromlist=["_"]).__doc__ or "").strip()]
     assert len(modules) > 25
     assert bare == []
 

@@ -20,12 +20,9 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from penstock import Penstock
-from penstock.core.channel import Subscription
-from penstock.doors.asgi import Door
-from penstock.engine.origin import check_wish
+from penstock import StreamInfo
+from penstock.starlette import Penstock
 
 
 def settings() -> dict[str, Any]:
@@ -40,28 +37,38 @@ def settings() -> dict[str, Any]:
 
 
 bus = Penstock(os.environ.get("PENSTOCK_URL", "sqlite:///penstock.db"), **settings())
-door = Door(lambda: bus.engine)
 
 
-class Stream(Response):
-    """A response that the door answers."""
-
-    def __init__(self, request: Request) -> None:
-        query = request.query_params
-        self._subscription = Subscription(query.getlist("channel"))
-        self._wish = check_wish(query.get("after"), int(query["last"]) if "last" in query else None)
-        self._last_event_id = request.headers.get("last-event-id") or query.get("last_event_id")
-        self._tells = query.get("tells")  # the channel where it is told that the stream is over
-        self.background = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        tells = self._tells
-        on_close = (lambda: bus.publish(tells, "over")) if tells else None
-        await door.answer(scope, receive, send, self._subscription, self._wish, self._last_event_id, on_close)
+@bus.predicate
+def follows(stream: StreamInfo, channel: str) -> bool:
+    return channel in stream.channels
 
 
 async def events(request: Request) -> Response:
-    return Stream(request)
+    query = request.query_params
+    tells = query.get("tells")  # the channel where it is told that the stream is over
+    response = bus.stream(
+        *query.getlist("channel"),
+        last=int(query["last"]) if "last" in query else None,
+        after=query.get("after"),
+        user=query.get("user"),
+        until=float(query["until"]) if "until" in query else None,
+        on_close=(lambda: bus.publish(tells, "over")) if tells else None,
+    )
+    if "cookie" in query:
+        response.set_cookie("seen", query["cookie"])
+    return response
+
+
+async def authorize(request: Request, channel: str) -> bool:
+    return channel.startswith("open")
+
+
+async def kick(request: Request) -> Response:
+    form = dict(parse_qsl((await request.body()).decode()))
+    if "channel" in form:
+        return PlainTextResponse(str(await bus.akick(follows, form["channel"])))
+    return PlainTextResponse(str(await bus.akick(form["user"])))
 
 
 async def publish(request: Request) -> Response:
@@ -113,6 +120,9 @@ MIDDLEWARES = {"base": Middleware(Base), "gzip": Middleware(GZipMiddleware, mini
 app = Starlette(
     routes=[
         Route("/events", events),
+        Route("/named", bus.endpoint(authorize)),
+        Route("/denied", bus.endpoint()),
+        Route("/kick", kick, methods=["POST"]),
         Route("/publish", publish, methods=["POST"]),
         Route("/end", end, methods=["POST"]),
         Route("/stats", stats),

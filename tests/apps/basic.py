@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, request
 from flask.typing import ResponseReturnValue
 
+from penstock import StreamInfo
 from penstock.flask import Penstock
 
 
@@ -35,12 +36,37 @@ sse = Penstock(app)
 def events() -> Response:
     query = request.args
     tells = query.get("tells")  # the channel where it is told that the stream is over
-    return sse.stream(
+    response = sse.stream(
         *query.getlist("channel"),
         last=query.get("last", type=int),
         after=query.get("after"),
+        user=query.get("user"),
+        until=query.get("until", type=float),
         on_close=(lambda: sse.publish(tells, "over")) if tells else None,
     )
+    if "cookie" in query:
+        response.set_cookie("seen", query["cookie"])
+    return response
+
+
+def authorize(request: Request, channel: str) -> bool:
+    return channel.startswith("open")
+
+
+app.add_url_rule("/named", "named", sse.endpoint(authorize))
+app.add_url_rule("/denied", "denied", sse.endpoint())
+
+
+@sse.predicate
+def follows(stream: StreamInfo, channel: str) -> bool:
+    return channel in stream.channels
+
+
+@app.post("/kick")
+def kick() -> str:
+    if "channel" in request.form:
+        return str(sse.kick(follows, request.form["channel"]))
+    return str(sse.kick(request.form["user"]))
 
 
 @app.post("/publish")

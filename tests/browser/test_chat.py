@@ -89,12 +89,30 @@ class Page:
         )
 
 
+APPS = {
+    "flask": "app:app",
+    "fastapi": "fastapi_app:app",
+    "starlette": "starlette_app:app",
+    "django": "django_app:asgi",
+    "quart": "quart_app:app",
+}
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with Server.push_worker("app:app", tmp_path, env=ENV) as running:  # as scripts/demo does
+def face() -> str:
+    """The framework, if the test does not ask for all of them."""
+    return "flask"
+
+
+@pytest.fixture
+def server(face: str, tmp_path: Path) -> Iterator[Server]:
+    """As scripts/demo serves it."""
+    serve = Server.push_worker if face == "flask" else Server.uvicorn
+    with serve(APPS[face], tmp_path, env=ENV) as running:
         yield running
 
 
+@pytest.mark.parametrize("face", APPS)
 def test_two_people_see_every_message_once_though_the_server_is_killed(
     server: Server, browse: Browse
 ) -> None:

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import psutil
 
@@ -22,7 +22,15 @@ HASTY = {"PENSTOCK_KEEP_ALIVE": "0.3"}
 THREADS = 32  # of servers that have a number of them: more than the streams of any test here
 
 Env = Mapping[str, str]
+
+
 Make = Callable[[Path, Env], Server]
+
+
+class Serve(Protocol):
+    """Makes a server in a folder, with an environment; of the app for the tests of doors, or another."""
+
+    def __call__(self, folder: Path, env: Env, app: str = ...) -> Server: ...
 
 
 class Kind(NamedTuple):
@@ -35,51 +43,56 @@ class Kind(NamedTuple):
         reloads: makes one that starts new workers in the place of the old ones at SIGHUP, if that can be.
     """
 
-    make: Make
+    make: Serve
     tasks: bool = False
     told: bool = True
-    reloads: Make | None = None
+    reloads: Serve | None = None
 
 
-def uvicorn(http: str, *options: str, workers: int = 1) -> Make:
-    return lambda folder, env: Server.uvicorn(
-        ASGI_APP, folder, env=env, http=http, options=options, workers=workers
-    )
+def uvicorn(http: str, *options: str, workers: int = 1) -> Serve:
+    def make(folder: Path, env: Env, app: str = ASGI_APP) -> Server:
+        return Server.uvicorn(app, folder, env=env, http=http, options=options, workers=workers)
+
+    return make
 
 
-def hypercorn(folder: Path, env: Env) -> Server:
-    return Server.hypercorn(ASGI_APP, folder, env=env)
+def hypercorn(folder: Path, env: Env, app: str = ASGI_APP) -> Server:
+    return Server.hypercorn(app, folder, env=env)
 
 
-def granian(folder: Path, env: Env) -> Server:
+def granian(folder: Path, env: Env, app: str = ASGI_APP) -> Server:
     # The old worker goes so much later than the new one comes.
-    return Server.granian(ASGI_APP, folder, env=env, options=["--respawn-interval=0.3"])
+    return Server.granian(app, folder, env=env, options=["--respawn-interval=0.3"])
 
 
-def daphne(folder: Path, env: Env) -> Server:
-    return Server.daphne(ASGI_APP, folder, env=env)
+def daphne(folder: Path, env: Env, app: str = ASGI_APP) -> Server:
+    return Server.daphne(app, folder, env=env)
 
 
-def gunicorn_asgi(folder: Path, env: Env) -> Server:
+def gunicorn_asgi(folder: Path, env: Env, app: str = ASGI_APP) -> Server:
     options = ["--worker-class=asgi", "--graceful-timeout=20"]
-    return Server.gunicorn(ASGI_APP, folder, env=env, threads=1, options=options)
+    return Server.gunicorn(app, folder, env=env, threads=1, options=options)
 
 
-def push_worker(folder: Path, env: Env) -> Server:
-    return Server.push_worker(WSGI_APP, folder, env=env, options=["--graceful-timeout=20"])
+def push_worker(folder: Path, env: Env, app: str = WSGI_APP) -> Server:
+    return Server.push_worker(app, folder, env=env, options=["--graceful-timeout=20"])
 
 
-def gevent(worker: str) -> Make:
+def gevent(worker: str) -> Serve:
     options = [f"--worker-class={worker}", "--graceful-timeout=20"]
-    return lambda folder, env: Server.gunicorn(WSGI_APP, folder, env=env, threads=1, options=options)
+
+    def make(folder: Path, env: Env, app: str = WSGI_APP) -> Server:
+        return Server.gunicorn(app, folder, env=env, threads=1, options=options)
+
+    return make
 
 
-def waitress(folder: Path, env: Env) -> Server:
-    return Server.waitress(WSGI_APP, folder, env=env, threads=THREADS)
+def waitress(folder: Path, env: Env, app: str = WSGI_APP) -> Server:
+    return Server.waitress(app, folder, env=env, threads=THREADS)
 
 
-def development(folder: Path, env: Env) -> Server:
-    return Server.werkzeug(WSGI_APP, folder, env=env)
+def development(folder: Path, env: Env, app: str = WSGI_APP) -> Server:
+    return Server.werkzeug(app, folder, env=env)
 
 
 # Through doors/asgi.py a stream is a task of the server's.

@@ -16,10 +16,9 @@ from types import FrameType
 from starlette.types import Message
 
 from penstock import Penstock
-from penstock.core.channel import Subscription
 from penstock.doors.asgi import Door
+from penstock.doors.ask import check_ask
 from penstock.doors.signals import drain_on_signal
-from penstock.engine.origin import check_wish
 
 SCOPE = {"type": "http", "method": "GET", "client": None, "server": None}
 
@@ -34,6 +33,7 @@ class Client:
     def __init__(self, bus: Penstock, *, takes: bool = True) -> None:
         self._door = Door(lambda: bus.engine)
         self._takes = takes
+        self._greeted = False
         self.opened = asyncio.Event()
 
     async def receive(self) -> Message:
@@ -44,13 +44,13 @@ class Client:
         self.opened.set()
         if not self._takes:
             await asyncio.Event().wait()
-        if not message.get("more_body", True):
-            say("farewell" if b"retry" in message["body"] else "end")
+        if b"retry" in message.get("body", b""):
+            if self._greeted:
+                say("farewell")
+            self._greeted = True
 
     async def follow(self) -> None:
-        await self._door.answer(
-            dict(SCOPE), self.receive, self.send, Subscription(["chat"]), check_wish(None, None), None
-        )
+        await self._door.answer(dict(SCOPE), self.receive, self.send, check_ask(["chat"]))
 
 
 async def serve(how: str) -> None:

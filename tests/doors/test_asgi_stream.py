@@ -16,10 +16,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock import Event, Penstock
-from penstock.core.channel import Subscription
 from penstock.core.parser import Parser
 from penstock.doors.asgi import Door
-from penstock.engine.origin import check_wish
+from penstock.doors.ask import check_ask
 from penstock.errors import ConfigError
 from penstock.testing import AsyncASGIClient
 from tests.support.sqlite import something_else_in_its_place
@@ -36,14 +35,9 @@ def app_of(bus: Penstock) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", ()))
         last_event_id = headers.get(b"last-event-id")
-        await door.answer(
-            scope,
-            receive,
-            send,
-            Subscription(["chat"]),
-            check_wish("earliest", None),
-            last_event_id.decode() if last_event_id is not None else None,
-        )
+        ask = check_ask(["chat"], after="earliest")
+        last_event_id = last_event_id.decode() if last_event_id is not None else None
+        await door.answer(scope, receive, send, ask._replace(last_event_id=last_event_id))
 
     return app
 

@@ -16,6 +16,7 @@ from gevent.exceptions import LoopExit
 
 from penstock import Event, Penstock, Record, greenlets, threads
 from penstock.core.channel import Subscription
+from penstock.doors.ask import Ask
 from penstock.doors.wsgi import Answer, Door
 from penstock.engine.origin import Wish
 from penstock.log.base import Appended
@@ -138,7 +139,7 @@ def test_a_request_that_is_given_up_while_it_waits_takes_no_place(bus: Penstock,
     door = Door(lambda: bus.engine)
 
     def ask() -> Answer:
-        return door.answer(ENVIRON, CHAT, Wish(), None)
+        return door.answer(ENVIRON, Ask(CHAT))
 
     def act() -> None:
         log.slow = "open"

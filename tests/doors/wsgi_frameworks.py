@@ -13,17 +13,16 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-import django  # type: ignore[import-untyped]
-from django.conf import settings  # type: ignore[import-untyped]
-from django.core.handlers.wsgi import WSGIHandler  # type: ignore[import-untyped]
-from django.http import HttpRequest, StreamingHttpResponse  # type: ignore[import-untyped]
-from django.urls import path  # type: ignore[import-untyped]
+import django
+from django.conf import settings
+from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.http import StreamingHttpResponse
+from django.urls import path
 from flask import Response, request, send_file, session
 
 from penstock import Penstock
-from penstock.core.channel import Subscription
+from penstock.doors.ask import check_ask
 from penstock.doors.wsgi import Answer, Door
-from penstock.engine.origin import check_wish
 from tests.apps.basic import app as flask_app
 from tests.apps.basic import sse
 from tests.doors import inside
@@ -37,9 +36,7 @@ door = Door(lambda: bus.engine)
 
 def answer(environ: WSGIEnvironment) -> Answer:
     channels = parse_qs(environ["QUERY_STRING"])["channel"]
-    return door.answer(
-        environ, Subscription(channels), check_wish(None, None), environ.get("HTTP_LAST_EVENT_ID")
-    )
+    return door.answer(environ, check_ask(channels)._replace(last_event_id=environ.get("HTTP_LAST_EVENT_ID")))
 
 
 def bare(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -48,7 +45,7 @@ def bare(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
     return body
 
 
-def events(request: HttpRequest) -> StreamingHttpResponse:
+def events(request: WSGIRequest) -> StreamingHttpResponse:
     request.session["seen"] = "yes"
     status, headers, body = answer(request.environ)
     return StreamingHttpResponse(body, status=status, headers=dict(headers))

@@ -608,7 +608,8 @@ def test_clients_that_come_and_go_leave_nothing_behind(bus: Penstock, descriptor
             client.close()
         wait_for(lambda: not pushes(bus.engine), what="all are gone")
         assert [client.places_given_back for client in clients] == [1] * len(clients)
-    assert not bus.engine._fanout.audiences
+    assert bus.stats().audiences == 0
+    assert [str(one.subscription) for one in bus.engine._fanout.audiences.values()] == ["penstock.kicks"]
     assert not bus.engine.patience._waiting
     loop = bus.engine.loop
     assert loop is not None

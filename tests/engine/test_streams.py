@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from penstock import Event, Position
 from penstock.core.channel import Subscription
 from penstock.core.position import Bounds
+from penstock.core.rights import FREE, Rights
 from penstock.core.stream import Closing, Stream
 from penstock.core.wire import Block
 from penstock.engine import streams as streams_module
@@ -17,7 +18,7 @@ from penstock.engine.fanout import Fanout
 from penstock.engine.feed import Next
 from penstock.engine.pull import Pull
 from penstock.engine.ring import Ring
-from penstock.engine.streams import Streams
+from penstock.engine.streams import Streams, Timer
 from penstock.log.memory import MemoryLog
 
 
@@ -30,14 +31,17 @@ class Process:
         epoch, first, head = self.log.bounds()
         self.ring.move(Bounds(epoch, first, head), head)
         self.fanout = Fanout(15.0)
-        self.streams = Streams(self.fanout, self.ring, lifetime_s)
+        self.streams = Streams(self.fanout, self.ring, lifetime_s, self.call_later)
         self.woken = 0
 
-    def join(self, *names: str) -> Pull:
+    def join(self, *names: str, until: float | None = None) -> Pull:
         here = Position(self.log.bounds().epoch, self.ring.head)
         pull = Pull(self.log, self.ring, Stream(Subscription(names), here), self.wake)
-        self.streams.join(pull)
+        self.streams.join(pull, FREE if until is None else Rights(until=until))
         return pull
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        raise AssertionError("no right has an end here")
 
     def wake(self) -> None:
         self.woken += 1
@@ -120,3 +124,49 @@ def test_draining_ends_those_that_are_open_and_those_that_come(process: Process)
     for pull in (before, after):
         assert pull.poll() is Next.CLOSED
         assert pull.stream.closing is Closing.DRAINED
+
+
+class Later:
+    """What was asked to be called, and after how long."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[float, Callable[[], None]]] = []
+        self.cancelled = 0
+
+    def __call__(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        self.calls.append((delay_s, call))
+        return self
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+def test_a_right_that_ends_has_a_timer_which_looks_at_the_clock_again(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, later = 1_000.0, Later()
+    clock = SimpleNamespace(monotonic=lambda: 0.0, time=lambda: now)
+    monkeypatch.setattr(streams_module, "time", clock)
+    monkeypatch.setattr(process.streams, "_call_later", later)
+    pull = process.join("chat", until=now + 5_000.0)
+    for waits in (3_600.0, 1_400.0):
+        delay_s, call = later.calls[-1]
+        assert delay_s == waits, "never longer than an hour: the clock may have been set meanwhile"
+        now += delay_s
+        assert isinstance(pull.poll(), Next)
+        assert pull.stream.closing is None
+        call()
+    assert pull.poll() is Next.CLOSED
+    assert pull.stream.closing is Closing.EXPIRED
+    assert len(later.calls) == 2
+    process.streams.part(pull)
+
+
+def test_a_stream_that_is_over_leaves_no_timer(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = Later()
+    monkeypatch.setattr(process.streams, "_call_later", later)
+    pull = process.join("chat", until=4e9)
+    process.streams.part(pull)
+    assert (len(later.calls), later.cancelled) == (1, 1)
+    assert not process.streams._rights
+    assert not process.streams._timers

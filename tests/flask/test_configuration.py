@@ -152,6 +152,7 @@ SETTINGS: dict[str, Any] = {
     "max_streams": 7,
     "max_streams_per_client": 3,
     "overflow": "refuse",
+    "cors_origins": ("https://app.example",),
     "stream_lifetime": 3600.0,
     "ring_events": 50,
     "ring_bytes": 4096,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+
+_OTHER = "shopping list: milk, bread\n"
 
 
 @contextlib.contextmanager
@@ -49,17 +52,26 @@ def moved_away(file: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def something_else_in_its_place(folder: Path) -> Iterator[None]:
-    """Another process moves the log away and writes a file of the same name; then it is put back."""
+    """Another process moves the log away and writes a file of the same name; then it is put back.
+
+    There is a file of that name all the while: a server that looks meanwhile must not make a new one.
+    """
     log, aside = folder / "penstock.db", folder / "aside"
     aside.mkdir()
-    for file in folder.glob("penstock.db*"):
-        if file.is_file():  # SQLite's own companions too; not the bells
+    other = aside / "other"
+    other.write_text(_OTHER)
+    os.link(log, aside / log.name)
+    other.replace(log)
+    moved = []
+    for file in (Path(f"{log}-wal"), Path(f"{log}-shm")):
+        with contextlib.suppress(FileNotFoundError):  # whoever closes the log last takes them away
             file.rename(aside / file.name)
-    log.write_text("shopping list: milk, bread\n")
+            moved.append(file)
     try:
         yield
     finally:
-        assert log.read_text() == "shopping list: milk, bread\n"
-        for file in aside.iterdir():
-            file.replace(folder / file.name)
+        assert log.read_text() == _OTHER
+        for file in moved:
+            (aside / file.name).replace(file)
+        (aside / log.name).replace(log)
         aside.rmdir()

@@ -19,9 +19,8 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from penstock import Penstock as Bus
-from penstock.core.channel import Subscription
 from penstock.doors.asgi import Door
-from penstock.engine.origin import check_wish
+from penstock.doors.ask import check_ask
 from penstock.flask import Penstock
 from penstock.log.base import Retention
 from penstock.testing import ASGIClient, AsyncASGIClient, StreamTimeout, WSGIClient
@@ -306,7 +305,7 @@ def penstock_over_asgi(bus: Bus) -> Callable[[Any, Any, Any], Any]:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             last_event_id = dict(scope["headers"]).get(b"last-event-id", b"").decode() or None
-            wish = check_wish(None, None)
-            await door.answer(scope, receive, send, Subscription(["chat"]), wish, last_event_id)
+            ask = check_ask(["chat"])._replace(last_event_id=last_event_id)
+            await door.answer(scope, receive, send, ask)
 
     return app
