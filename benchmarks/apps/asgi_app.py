@@ -11,7 +11,7 @@ from penstock import Penstock
 from penstock.core.channel import Subscription
 from penstock.doors.asgi import Door
 from penstock.doors.asgi_stream import Receive, Scope, Send
-from penstock.engine.origin import Wish
+from penstock.doors.ask import Ask
 
 bus = Penstock(os.environ["PENSTOCK_URL"])
 door = Door(lambda: bus.engine)
@@ -22,7 +22,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
     elif (scope["method"], scope["path"]) == ("GET", "/stream"):
-        await door.answer(scope, receive, send, bench, Wish(), None)
+        await door.answer(scope, receive, send, Ask(bench))
     elif (scope["method"], scope["path"]) == ("POST", "/pub"):
         await bus.apublish("bench", (await body(receive)).decode())
         await answer(send, 204)

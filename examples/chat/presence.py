@@ -16,12 +16,20 @@ import secrets
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
-from penstock import errors
-from penstock.flask import Penstock
+from penstock import Gap, Record, errors
 
 GATHER_S = 0.3  # what changes within this time is one roll; a page that is loaded again changes nothing
 RETRY_S = 2.0  # the pause before telling again, while the log is away
+
+
+class Penstock(Protocol):
+    """What is needed of it, the same in every framework."""
+
+    def publish(self, channel: str, data: Any, *, event: str | None = None) -> object: ...
+    def subscribe(self, channel: str, /, *, on_gap: Callable[[Gap], None]) -> Iterable[Record]: ...
 
 
 class People:

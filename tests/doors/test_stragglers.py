@@ -1,4 +1,4 @@
-"""A client that has not taken the end of its stream, which the server has in its buffers, holds nothing up."""
+"""A client that leaves the end of its stream in the server's buffers does not hold the server up."""
 
 from __future__ import annotations
 
