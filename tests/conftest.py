@@ -46,7 +46,11 @@ def foreground() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Files with slow tests first: in the end nobody should wait for one that began late.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if config.getoption("--soak"):
         return
     skip = pytest.mark.skip(reason="soak tests take minutes; the cure: --soak")
