@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from penstock import Event, Penstock
-from tests.flask.ask import answer, events_url, get, publish, read_block, stats, wait_for_streams
+from tests.flask.ask import answer, events_url, get, publish, read_block, wait_for_streams
 from tests.support.needs import need_descriptors
 from tests.support.oldest import need_oldest, with_oldest
 from tests.support.processes import Server
@@ -102,6 +102,6 @@ def test_a_hundred_streams_of_views_of_both_kinds_come_and_go(tmp_path: Path) ->
                 with contextlib.ExitStack() as stack:
                     for _ in range(50):
                         read_block(stack.enter_context(answer(server, events_url("chat"))))
-                    assert stats(server)["streams"] == 50
+                    wait_for_streams(server, 50)
                 wait_for_streams(server, 0)
             assert int(get(server, "/tasks")) < 20, "no task is left"

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.doors.servers import PUSH_GEVENT, QUIET, Env, publish_beside
-from tests.flask.ask import answer, events_url, get, publish, stats, wait_for_streams
+from tests.flask.ask import answer, events_url, get, publish, wait_for_streams
 from tests.support import sqlite
 from tests.support.certificate import Certificate
 from tests.support.client import SSEClient
@@ -239,7 +239,7 @@ def test_others_are_answered_while_publishers_wait_for_a_file_that_is_locked(
             publishers = [stack.enter_context(asked(server, request)) for _ in range(3)]
             assert get(server, "/ping") == "pong"
             (another,) = follow(server, 1)
-            assert stats(server)["streams"] == 2
+            wait_for_streams(server, 2)
             for publisher in publishers:
                 publisher.setblocking(False)
                 with pytest.raises(BlockingIOError):

@@ -314,6 +314,8 @@ def test_access_log_and_hooks_see_a_stream_once_when_it_begins(server: Server, c
         assert 0 < int(taken_us) < 30_000_000
         assert server.log.count(f"HOOK before {path}\n") == 1
         assert server.log.count(f"HOOK after {path} 200 OK\n") == 1
+        publish(server, channel, "hi")
+        client.wait_for_messages(1)  # so that it counts
         open_before = stats(server)["streams"]
     wait_for_streams(server, open_before - 1)
     assert server.log.count(path) == 3  # nor is there more at its end

@@ -204,7 +204,7 @@ def test_a_client_with_its_share_of_streams_is_refused_and_all_others_are_served
         (position,) = publish(server, "chat", "hi")
         for each in held:
             assert read_block(each) == f"id: {position}\ndata: hi\n"
-        assert stats(server)["streams"] == len(held)
+        wait_for_streams(server, len(held))
         assert_told_once(
             server, f"{STRANGER} has {PLACES_OF_ONE} streams open, and gets no more", "max_streams_per_client"
         )
@@ -407,7 +407,7 @@ def test_clients_that_vanish_without_a_word_are_gone_within_two_keep_alives(
                 wait_for(partial(has_lagging, server, 2), what="two have fallen behind")
                 read_until(opened["once"], b"xx\n\n")
                 wait_for(partial(has_lagging, server, 1), what="one has caught up")
-                assert stats(server)["streams"] == len(opened)
+                wait_for_streams(server, len(opened))
             network.cut()
             began = time.monotonic()
             for server in patient + holding:

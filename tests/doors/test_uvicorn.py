@@ -176,7 +176,7 @@ def test_a_stream_goes_through_all_middlewares_and_then_its_own_way(
         assert "event: penstock.position" in read_block(response)
         (position,) = publish(server, channel, "hi")
         assert read_block(response) == f"id: {position}\ndata: hi\n"
-        assert stats(server)["streams"] == 1
+        wait_for_streams(server, 1)
         post(server, "/end", channel=channel)
         assert "event: penstock.end" in read_block(response)
         assert response.read() == b""  # an error if the last chunk were missing
@@ -194,7 +194,7 @@ def test_a_request_for_a_stream_leaves_nothing_in_memory(server: Server, channel
             read_block(stack.enter_context(answer(server, events_url(channel))))
         wait_for_no_more_inside(server, before[0])
         wait_for_no_more_inside(server, before[1], "?collect")
-        assert stats(server)["streams"] == STREAMS + 1
+        wait_for_streams(server, STREAMS + 1)
 
 
 def test_a_connection_that_was_kept_alive_becomes_a_stream(server: Server, channel: str) -> None:
@@ -278,7 +278,7 @@ def test_other_requests_are_answered_as_before(server: Server, channel: str) -> 
             head = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
             connection.sendall(request("/", *head, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="))
             assert read_until(connection, HELLO).startswith(b"HTTP/1.1 101 ")
-        assert stats(server)["streams"] == 1
+        wait_for_streams(server, 1)
 
 
 def test_clients_that_leave_early_leave_no_descriptor(server: Server, channel: str) -> None:

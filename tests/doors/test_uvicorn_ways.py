@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.doors.servers import publish_beside
-from tests.flask.ask import answer, events_url, get, publish, read_block, stats
+from tests.flask.ask import answer, events_url, get, publish, read_block, wait_for_streams
 from tests.support.client import SSEClient
 from tests.support.needs import need_nginx, need_openssl
 from tests.support.ports import free_port
@@ -187,7 +187,7 @@ def test_behind_nginx_with_its_defaults_streams_are_handed_over_and_clients_told
         assert stream_of("127.0.0.1").status == 503  # this address has one already
         inside = json.loads(get(server, "/inside"))
         assert inside["uvicorn.protocols.http.httptools_impl.RequestResponseCycle"] == 1
-        assert stats(server)["streams"] == 2
+        wait_for_streams(server, 2)
         publish(server, "chat", "hi")
         for stream in streams:
             assert "data: hi" in read_block(stream)

@@ -78,7 +78,7 @@ def test_head_is_for_those_who_ask_for_it_and_opens_no_stream(server: Server, ch
         assert response.read() == b""
     with answer(server, f"/events-of-def?channel={channel}", method="HEAD") as response:
         assert (response.status, response.getheader("Allow")) == (405, "GET")
-    assert stats(server)["streams"] == 0
+    wait_for_streams(server, 0)
 
 
 @pytest.mark.parametrize("path", ["/named", "/api/named", "/mounted/"])

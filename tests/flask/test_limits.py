@@ -115,7 +115,7 @@ def test_other_requests_are_answered_while_all_places_are_taken(tmp_path: Path) 
             assert get(server, "/ping") == "pong"
             took.append(time.monotonic() - began)
         assert statistics.median(took) < 3.0  # not as long as a stream
-        assert stats(server)["streams"] == PLACES
+        wait_for_streams(server, PLACES)
         positions = publish(server, "chat", *map(str, range(30)))
         for client in more:
             assert [message.id for message in client.wait_for_messages(30)] == positions
