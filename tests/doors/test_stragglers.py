@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.doors.servers import QUIET, TASKS
+from tests.doors.servers import PUSH, QUIET, TASKS
 from tests.faces.cells import ASGI_FACES
-from tests.flask.ask import events_url, publish, stats, wait_for_streams
+from tests.flask.ask import answer, events_url, publish, stats, wait_for_streams
 from tests.support.processes import Server
 from tests.support.wait import DEADLINE_S, wait_for
 
@@ -47,6 +47,15 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     door, _, face = request.param.partition(" with ")
     with TASKS[door].make(tmp_path, QUIET, ASGI_FACES[face or "starlette"]) as running:
         yield running
+
+
+@pytest.mark.parametrize("http", ["auto", PUSH])
+def test_the_first_stream_may_come_when_uvicorn_is_about_to_stop(tmp_path: Path, http: str) -> None:
+    with Server.uvicorn("tests.doors.stopping_app:app", tmp_path, http=http) as server:
+        with answer(server, "/events") as response:
+            assert b"retry: " in response.read()
+        assert server.process is not None
+        server.process.wait(DEADLINE_S)
 
 
 def queued(server: Server, client: socket.socket) -> int:

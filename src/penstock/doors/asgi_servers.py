@@ -7,6 +7,7 @@ used here and nowhere else; where they are missing, the door goes without.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -29,7 +30,8 @@ def drain_with_server(engine: Engine) -> None:
     """Drain an engine's streams as soon as the server stops. To be called on its loop.
 
     Most are told to by a signal. A worker of Hypercorn's is told by its parent, through a flag that a
-    task looks at; it is over when the server is to stop, for whatever reason.
+    task looks at; it is over when the server is to stop, for whatever reason. Uvicorn has a flag that is
+    looked at here: the first stream may come just after the signal, when uvicorn still takes requests.
     """
     drain_on_signal(engine)
     heeded = _heeded.setdefault(asyncio.get_running_loop(), WeakSet())
@@ -37,9 +39,14 @@ def drain_with_server(engine: Engine) -> None:
         return
     heeded.add(engine)
     for task in asyncio.all_tasks():
-        frame = getattr(task.get_coro(), "cr_frame", None)
-        if frame is not None and _is_of(frame, "hypercorn.utils", "raise_shutdown"):
-            task.add_done_callback(lambda _: engine.begin_drain())
+        awaited: Any = task.get_coro()
+        while (frame := getattr(awaited, "cr_frame", None)) is not None:
+            if _is_of(frame, "hypercorn.utils", "raise_shutdown"):
+                task.add_done_callback(lambda _: engine.begin_drain())
+            server = frame.f_locals.get("self") if _is_of(frame, "uvicorn.server", "serve") else None
+            if hasattr(server, "should_exit"):
+                engine.drain_when(functools.partial(getattr, server, "should_exit"))
+            awaited = awaited.cr_await
 
 
 def collects_answers(scope: MutableMapping[str, Any]) -> bool:

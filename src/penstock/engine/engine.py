@@ -158,6 +158,8 @@ class Engine:
                 raise
             self._thread = thread
             self._tail.start()
+            if self._stopping is not None:
+                self._call_on_loop(self._ask_whether_stopping)
         options = self.options
         logger.info(
             "streams from %s through %s; keep-alive %g s; ring of %d events, %d bytes at the most; kept: "
@@ -249,7 +251,7 @@ class Engine:
         self._call_on_loop(lambda: self._streams.part(pull))
 
     def drain_when(self, stopping: Callable[[], bool]) -> None:
-        """Drain as soon as the server around us says that it stops; the engine was started."""
+        """Drain as soon as the server around us says that it stops."""
         first = self._stopping is None
         self._stopping = stopping
         if first:
