@@ -23,7 +23,7 @@ from penstock.engine.kicks import F, Predicate, Predicates
 from penstock.engine.origin import check_wish
 from penstock.engine.stats import Stats
 from penstock.errors import Closed
-from penstock.log import open_log
+from penstock.log import log_maker
 from penstock.log.base import Log
 from penstock.options import Options
 from penstock.subscriber import Subscriber, follow
@@ -54,8 +54,8 @@ class Penstock:
         if callable(log):
             self._make_log = log
         else:
-            url = self._url = open_log(log).url  # whole: its file stays where it is when the process moves
-            self._make_log = lambda: open_log(url)
+            self._make_log = log_maker(log)
+            self._url = self._make_log().url
         self.predicates = Predicates()  # that streams may be kicked by
         self._mutex = threads.Lock()
         self._engine: Engine | None = None

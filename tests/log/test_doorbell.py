@@ -13,8 +13,8 @@ import pytest
 
 from penstock.core.event import Event
 from penstock.log.base import WAIT_S
-from penstock.log.doorbell import POLL_S, Doorbell
 from penstock.log.sqlite import SQLiteLog
+from penstock.log.sqlite.doorbell import POLL_S, Doorbell
 from tests.log.children import NOBODY, Child
 from tests.support.times import assert_at_once
 from tests.support.wait import wait_for

@@ -32,7 +32,7 @@ from penstock.errors import (
 from penstock.log import open_log
 from penstock.log.base import WAIT_S, Log, Retention
 from penstock.log.sqlite import SQLiteLog
-from penstock.log.sqlite_schema import prepare
+from penstock.log.sqlite.schema import prepare
 from tests.log.children import NOBODY, Child, files_of
 from tests.support.wait import wait_for
 

@@ -16,7 +16,7 @@ from penstock.core.channel import Subscription
 from penstock.core.position import find_gap
 from penstock.errors import ConfigError, LogUnavailable
 from penstock.log import open_log
-from penstock.log.base import Log, latest
+from penstock.log.base import Findable, Log, latest
 
 READ_EVENTS = 500  # a step of reading what is stored
 
@@ -55,13 +55,7 @@ def file_of(log: Log) -> Path | None:
 
 def is_missing(log: Log) -> bool:
     """Whether to open the log would begin it."""
-    file = file_of(log)
-    try:
-        return file is not None and file.stat().st_size == 0
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False  # to open it will tell what is wrong
+    return isinstance(log, Findable) and not log.exists()
 
 
 def time_of(log: Log, seq: int) -> float | None:

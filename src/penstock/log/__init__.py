@@ -1,27 +1,39 @@
 """Durable, totally ordered logs, one engine each.
 
 The rule of this layer: it imports ``penstock.core``, ``penstock.threads`` and ``penstock.errors``, and a
-driver only in the module of the engine that needs it. Its locks and its waiting are of ``penstock.threads``.
+driver only in the package of the engine that needs it. Its locks and its waiting are of ``penstock.threads``.
 ``open_log`` turns a URL into a log.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from importlib import import_module
+from typing import NamedTuple, cast
+from urllib.parse import SplitResult, urlsplit
 
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, MissingExtra
 from penstock.log.base import Log
-from penstock.log.memory import MemoryLog
 
-__all__ = ["open_log"]
+__all__ = ["LogMaker", "log_maker", "open_log"]
+
+LogMaker = Callable[[], Log]
 
 
 def open_log(url: str) -> Log:
     """The log that a URL names; not opened yet.
 
-    ``memory:`` · ``sqlite:///relative.db`` · ``sqlite:////absolute.db``, both with ``?sync=full`` or
-    ``?sync=normal``.
+    ``memory:`` · ``sqlite:///relative.db`` · ``sqlite:////absolute.db`` · ``redis://`` · ``postgresql://`` ·
+    ``nats://``; the page docs/logs.md has the options of each.
+
+    Raises:
+        ConfigError: if the URL names none.
+    """
+    return log_maker(url)()
+
+
+def log_maker(url: str) -> LogMaker:
+    """What makes logs of a URL: the same one each time, wherever the process has moved meanwhile.
 
     Raises:
         ConfigError: if the URL names none.
@@ -31,35 +43,49 @@ def open_log(url: str) -> Log:
     if any("\ud800" <= letter <= "\udfff" for letter in url):  # bytes of a command line, for one
         raise ConfigError(f"a log's URL is UTF-8, which {url!r} is not")
     scheme, colon, _ = url.partition(":")
-    make = _SCHEMES.get(scheme) if colon else None
-    if make is None:
-        known = ", ".join(f"{name}:" for name in _SCHEMES)
+    kind = _KINDS.get(scheme) if colon else None
+    if kind is None:
+        known = ", ".join(f"{name}:" for name in _KINDS)
         shown = f"'{scheme}:'" if colon else "a URL without a scheme"
         raise ConfigError(f"no log is known for {shown}; there are {known}, as in 'sqlite:///app.db'")
-    return make(urlsplit(url))
+    try:
+        split = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"the URL of a {scheme}: log cannot be read: {error}") from error
+    return kind.maker()(split)
 
 
-def _memory(url: SplitResult) -> Log:
-    if url.netloc or url.path or url.query:
-        raise ConfigError("the log in memory is 'memory:' and nothing more")
-    return MemoryLog()
+class _Kind(NamedTuple):
+    """Where the logs of a scheme are made."""
+
+    package: str
+    extra: str | None = None  # that has the driver
+
+    def maker(self) -> Callable[[SplitResult], LogMaker]:
+        try:
+            module = import_module(self.package)
+        except ModuleNotFoundError as error:
+            if self.extra is None or (error.name or "").startswith("penstock"):
+                raise
+            raise MissingExtra(
+                f"{error.name} is not installed, which this log needs: pip install 'penstock[{self.extra}]'"
+            ) from error
+        return cast(Callable[[SplitResult], LogMaker], module.from_url)
 
 
-def _sqlite(url: SplitResult) -> Log:
-    from penstock.log.sqlite import SQLiteLog
-
-    path = unquote(url.path)
-    if url.netloc or not path.startswith("/") or path.endswith("/") or "\0" in path:
-        shown = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()  # without a password
-        raise ConfigError(
-            f"{shown!r} names no file: 'sqlite:///relative.db' has three slashes, "
-            "'sqlite:////absolute.db' has four"
-        )
-    options = dict(parse_qsl(url.query, keep_blank_values=True))
-    sync = options.pop("sync", "normal")
-    if options or sync not in ("normal", "full"):
-        raise ConfigError(f"{url.query!r}: the one option of a SQLite log is sync=normal or sync=full")
-    return SQLiteLog(path[1:], "full" if sync == "full" else "normal")
-
-
-_SCHEMES: dict[str, Callable[[SplitResult], Log]] = {"memory": _memory, "sqlite": _sqlite}
+_REDIS = _Kind("penstock.log.redis", "redis")
+_POSTGRES = _Kind("penstock.log.postgres", "postgres")
+_KINDS = {
+    "memory": _Kind("penstock.log.memory"),
+    "sqlite": _Kind("penstock.log.sqlite"),
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "unix": _REDIS,
+    "redis+sentinel": _REDIS,
+    "rediss+sentinel": _REDIS,
+    "redis+cluster": _REDIS,
+    "rediss+cluster": _REDIS,
+    "postgresql": _POSTGRES,
+    "postgres": _POSTGRES,
+    "nats": _Kind("penstock.log.nats", "nats"),
+}

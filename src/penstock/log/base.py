@@ -155,6 +155,22 @@ class Log(ABC):
 
 
 @runtime_checkable
+class Findable(Protocol):
+    """What a log may offer beyond the contract: whether it is there already.
+
+    Without it nobody can tell that a name was mistyped before a log of that name was begun.
+    """
+
+    def exists(self) -> bool:
+        """Whether the log was begun already; to open it would begin it otherwise.
+
+        Raises:
+            LogError: as ``open`` does.
+        """
+        ...
+
+
+@runtime_checkable
 class History(Protocol):
     """What a log may offer beyond the contract: the newest records of some channels, by an index.
 

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from urllib.parse import SplitResult
 
 from penstock import threads
 from penstock.core.channel import Subscription
 from penstock.core.event import Event
 from penstock.core.position import Bounds
 from penstock.core.record import Record
-from penstock.errors import Closed
+from penstock.errors import Closed, ConfigError
 from penstock.log.base import READ_BYTES, WAIT_S, Appended, Log, Retention, new_epoch
 
 RECORD_OVERHEAD_BYTES = 300  # a record's own objects, beside its data
+
+
+def from_url(url: SplitResult) -> Callable[[], Log]:
+    """What makes logs of ``memory:``."""
+    if url.netloc or url.path or url.query:
+        raise ConfigError("the log in memory is 'memory:' and nothing more")
+    return MemoryLog
 
 
 class MemoryStore:

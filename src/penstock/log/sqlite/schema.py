@@ -11,7 +11,7 @@ from typing import Literal
 from penstock import threads
 from penstock.errors import LogUnusable, NotALog, SchemaTooNew
 from penstock.log.base import new_epoch
-from penstock.log.sqlite_errors import is_busy, transaction
+from penstock.log.sqlite.errors import is_busy, transaction
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x50454E53  # "PENS", in the file's header: this file is ours
@@ -47,7 +47,7 @@ def prepare(connection: sqlite3.Connection, path: Path, sync: Sync, busy_timeout
         connection.execute("PRAGMA fullfsync = on")  # macOS: through the disk's own cache too
     with transaction(connection, path):
         if _version(connection, path) == 0:
-            schema = files("penstock.log").joinpath("sql/schema.sql").read_text("utf-8")
+            schema = files(__package__).joinpath("schema.sql").read_text("utf-8")
             for statement in schema.split(";"):
                 connection.execute(statement)
             connection.execute("INSERT INTO log VALUES (1, ?, 0)", (new_epoch(),))

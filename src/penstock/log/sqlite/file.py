@@ -31,8 +31,8 @@ from penstock.errors import (
 )
 from penstock.log.base import new_epoch
 from penstock.log.fork import hold_in_forks
-from penstock.log.sqlite_errors import Border, is_no_database, is_passing, transaction
-from penstock.log.sqlite_schema import Sync, prepare
+from penstock.log.sqlite.errors import Border, is_no_database, is_passing, transaction
+from penstock.log.sqlite.schema import Sync, prepare
 
 MAX_IDLE_READERS = 8  # each may hold some megabytes and three descriptors
 _OPEN_TRIES = 5  # a file that is replaced while it is opened is opened anew, so often

@@ -20,9 +20,9 @@ from penstock.core.position import Bounds
 from penstock.core.record import Record
 from penstock.errors import Closed
 from penstock.log.base import READ_BYTES, WAIT_S, Appended, Log, Retention, new_epoch
-from penstock.log.doorbell import Doorbell
-from penstock.log.sqlite_file import LogFile
-from penstock.log.sqlite_schema import Sync
+from penstock.log.sqlite.doorbell import Doorbell
+from penstock.log.sqlite.file import LogFile
+from penstock.log.sqlite.schema import Sync
 
 BUSY_TIMEOUT_S = 5.0  # how long a commit waits for those of other processes
 TRIM_STEP = 2_000  # rows a transaction, some milliseconds: publishers wait no longer for it
@@ -82,6 +82,15 @@ class SQLiteLog(Log):
             with self._file.writing("begin a new epoch") as connection:
                 connection.execute("UPDATE log SET epoch = ? WHERE epoch = ?", (new_epoch(), renew))
             self._bell.ring(own=True)
+
+    def exists(self) -> bool:
+        """See ``Findable.exists``."""
+        try:
+            return self.path.stat().st_size > 0
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # to open it will tell what is wrong
 
     def append(self, events: Sequence[Event]) -> Appended:
         with self._file.writing(f"store {len(events)} event(s)") as connection:
