@@ -133,7 +133,7 @@ def test_the_imports_were_found() -> None:
     assert ("engine.engine", "engine.ring") in found
     assert ("core.wire", "core.position") in found
     assert ("cli", "cli.commands") in found, "those within functions too"
-    assert ("log.sqlite", "sqlite3") in found
+    assert ("log.sqlite.log", "sqlite3") in found
 
 
 def test_the_table_has_no_way_up() -> None:
