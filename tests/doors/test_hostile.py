@@ -120,17 +120,27 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
 
 @pytest.fixture(scope="module")
 def holding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
-    """Servers whose streams hold threads."""
+    """Servers whose streams hold threads or tasks."""
 
-    def anywhere(make: Callable[..., Server]) -> Make:
+    def anywhere(make: Callable[..., Server], app: str) -> Make:
         def made(folder: Path, env: Env) -> Server:
-            server = make(IMPATIENT[1], folder, env=env)
+            server = make(app, folder, env=env)
             server.command = [part.replace("127.0.0.1", "0.0.0.0") for part in server.command]
             return server
 
         return made
 
-    makes = {"waitress": anywhere(Server.waitress), "gunicorn": anywhere(Server.gunicorn)}
+    asgi, wsgi = IMPATIENT
+    makes = {
+        "waitress": anywhere(Server.waitress, wsgi),
+        "gunicorn": anywhere(Server.gunicorn, wsgi),
+        "uvicorn": lambda folder, env: Server.uvicorn(
+            asgi, folder, env=env, http="auto", options=["--host=0.0.0.0"]
+        ),
+        "hypercorn": anywhere(Server.hypercorn, asgi),
+        "granian": anywhere(Server.granian, asgi),
+        "daphne": anywhere(Server.daphne, asgi),
+    }
     for servers in running(tmp_path_factory, makes, SLOW):
         yield [servers[name] for name in makes]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from penstock.core.stream import Closing
 from penstock.core.wire import Block
+from penstock.doors.acquaintance import get_to_know
 from penstock.doors.asgi_servers import drain_with_server
 from penstock.doors.ask import Ask
 from penstock.doors.hang_up import hang_up_later
@@ -123,10 +124,14 @@ def stream_body(
         drain_with_server(engine)
         woken = asyncio.Event()
         pull = body.pull = engine.open(ask.subscription, origin, wakeups().of(woken), rights=ask.rights)
-        async with contextlib.aclosing(pour(engine, ask, origin, pull, woken)) as flow:
-            async for chunk in flow:
-                pull.count_bytes(len(chunk))
-                yield chunk
+        forget = get_to_know(engine, scope)
+        try:
+            async with contextlib.aclosing(pour(engine, ask, origin, pull, woken)) as flow:
+                async for chunk in flow:
+                    pull.count_bytes(len(chunk))
+                    yield chunk
+        finally:
+            forget()
         if pull.stream.closing is Closing.DRAINED:
             hang_up_later(scope.get("client"), scope.get("server"))
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from penstock.core.stream import Closing
+from penstock.doors.acquaintance import get_to_know
 from penstock.doors.asgi_body import pour
 from penstock.doors.asgi_servers import waiting_for_room
 from penstock.doors.ask import Ask
@@ -73,6 +74,7 @@ class Streaming:
     async def run(self, start: Message) -> None:
         """Send all of it, head first; returns when it is over."""
         watching = asyncio.create_task(self._watch())
+        forget = get_to_know(self._engine, self._scope)
         try:
             await self._send(start)
             await self._send_all(pour(self._engine, self._ask, self._origin, self._pull, self._woken))
@@ -85,6 +87,7 @@ class Streaming:
             await self._part(b"")
         finally:
             watching.cancel()
+            forget()
             self._engine.leave(self._pull)
 
     async def _send_all(self, chunks: AsyncGenerator[bytes, None]) -> None:

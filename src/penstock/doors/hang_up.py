@@ -7,19 +7,16 @@ nothing would keep the process alive. ASGI has no way to cut a connection; the o
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-DESCRIPTORS = "/dev/fd"  # those of the process, by number
-PARTING_S = 1.0  # a client has so long to take the last bytes of a stream that was drained
+from penstock.doors.ends import Ends, connections, ends_of
 
-Ends = tuple[tuple[str, int] | None, tuple[str, int] | None]
+PARTING_S = 1.0  # a client has so long to take the last bytes of a stream that was drained
 
 _parting: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Ends, float]] = WeakKeyDictionary()
 
@@ -34,10 +31,8 @@ def hang_up(client: Sequence[Any] | None, server: Sequence[Any] | None) -> bool:
     Returns:
         Whether there was one: behind a proxy that tells its clients' addresses, there is none.
     """
-    if not client or not server:
-        return False
-    ends = _end(client), _end(server)
-    for there, connection in _connections():
+    ends = ends_of(client, server)
+    for there, connection in connections() if ends is not None else ():
         if there == ends:
             connection.shutdown(socket.SHUT_RDWR)
             return True
@@ -53,13 +48,14 @@ def hang_up_later(client: Sequence[Any] | None, server: Sequence[Any] | None) ->
         client: see ``hang_up``.
         server: likewise.
     """
-    if not client or not server:
+    ends = ends_of(client, server)
+    if ends is None:
         return
     loop = asyncio.get_running_loop()
     parting = _parting.setdefault(loop, {})
     if not parting:
         loop.call_later(PARTING_S, _look, loop)
-    parting[_end(client), _end(server)] = time.monotonic()
+    parting[ends] = time.monotonic()
 
 
 def _look(loop: asyncio.AbstractEventLoop) -> None:
@@ -71,16 +67,9 @@ def _look(loop: asyncio.AbstractEventLoop) -> None:
         del parting[ends]
     if parting:
         loop.call_later(PARTING_S, _look, loop)
-    for there, connection in _connections():
+    for there, connection in connections():
         if there in due and _waits(connection):
             connection.shutdown(socket.SHUT_RDWR)
-
-
-def _connections() -> Iterator[tuple[Ends, socket.socket]]:
-    """The process's connections, each borrowed for as long as it is looked at."""
-    for name in os.listdir(DESCRIPTORS) if os.path.isdir(DESCRIPTORS) else ():
-        with contextlib.suppress(OSError), _borrowed(int(name)) as connection:
-            yield (_end(connection.getpeername()), _end(connection.getsockname())), connection
 
 
 def _waits(connection: socket.socket) -> bool:
@@ -92,26 +81,3 @@ def _waits(connection: socket.socket) -> bool:
         return False
     (waiting,) = struct.unpack("i", ioctl(connection, TIOCOUTQ, b"\0" * 4))
     return bool(waiting > 0)
-
-
-@contextlib.contextmanager
-def _borrowed(fd: int) -> Any:
-    """Somebody else's descriptor, as a socket.
-
-    Not a duplicate: to close one would, if it were a file's, drop the locks that SQLite holds on it.
-
-    Raises:
-        OSError: if it is no socket.
-    """
-    connection = socket.socket(fileno=fd)
-    try:
-        yield connection
-    finally:
-        connection.detach()
-
-
-def _end(address: Any) -> tuple[str, int] | None:
-    """Host and port, of whichever family; None for what has none."""
-    if isinstance(address, str | bytes) or len(address) < 2:
-        return None
-    return str(address[0]), int(address[1])

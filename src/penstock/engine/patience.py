@@ -56,17 +56,25 @@ class Patience:
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             _set(fd, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
-    def look_after(self, fd: int) -> None:
-        """Its client takes no more for now: it may have paused, or vanished."""
-        if fd in self._waiting or _ask(fd) is None:
+    def look_after(self, fd: int, peer: tuple[str, int] | None = None) -> None:
+        """Its client takes no more for now: it may have paused, or vanished.
+
+        Args:
+            fd: the connection's descriptor.
+            peer: host and port of the client, if the descriptor is somebody else's: it may be closed, and its
+                number given to another connection, at any time.
+        """
+        known = self._waiting.get(fd)
+        if (known is not None and known.peer == peer) or _ask(fd, peer) is None:
             return
-        self._waiting[fd] = _Slow(time.monotonic())
+        self._waiting[fd] = _Slow(time.monotonic(), peer)
         _set(fd, socket.TCP_USER_TIMEOUT, 0)
         _set(fd, _RTO_MAX_MS, max(1_000, round(self._silent_s * 500)))
 
-    def forget(self, fd: int) -> None:
-        """The descriptor is about to be closed."""
-        self._waiting.pop(fd, None)
+    def forget(self, fd: int, peer: tuple[str, int] | None = None) -> None:
+        """The descriptor is about to be closed, or that of this peer was."""
+        if fd in self._waiting and self._waiting[fd].peer == peer:
+            del self._waiting[fd]
 
     def look(self) -> None:
         """Cut off who has vanished, and who has paused for too long. Called now and then."""
@@ -76,7 +84,7 @@ class Patience:
         self._looked = now
         silent_s = max(self._silent_s * (LOOKS - 1) / LOOKS, LEAST_S)
         for fd, slow in self._waiting.items():
-            told = _ask(fd)
+            told = _ask(fd, slow.peer)
             if told is not None and slow.is_over(told, now, silent_s):
                 with contextlib.suppress(OSError), borrowed(fd) as connection:
                     connection.shutdown(socket.SHUT_RDWR)  # the loop sees it, and closes the descriptor
@@ -95,9 +103,10 @@ class _Told(NamedTuple):
 class _Slow:
     """A client for which something had to wait once."""
 
-    __slots__ = ("_answered", "_taken", "_took")
+    __slots__ = ("_answered", "_taken", "_took", "peer")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, peer: tuple[str, int] | None) -> None:
+        self.peer = peer
         self._answered = self._took = now  # all that it was asked; something
         self._taken = -1
 
@@ -116,10 +125,12 @@ class _Slow:
         return now - self._answered >= silent_s or now - self._took > PAUSED_S
 
 
-def _ask(fd: int) -> _Told | None:
-    """What the kernel tells; None where it tells nothing, or this is none of TCP."""
+def _ask(fd: int, peer: tuple[str, int] | None) -> _Told | None:
+    """What the kernel tells; None where it tells nothing, this is none of TCP, or another's."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, struct.error), borrowed(fd) as connection:
+            if peer is not None and connection.getpeername()[:2] != peer:
+                return None
             found = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
             return _Told(*_INFO.unpack(found))
     return None
