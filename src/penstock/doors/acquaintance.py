@@ -82,7 +82,7 @@ class _Acquaintances:
         wanted = frozenset(self._strangers)
         with contextlib.suppress(
             RuntimeError
-        ):  # no thread is to be had now: the next search is for these too
+        ):  # no thread is to be had now: the next finds these too
             threads.Thread(lambda: self._find(wanted), "penstock-search").start()
             return
         self._searching = False
