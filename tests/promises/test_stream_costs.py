@@ -1,6 +1,6 @@
 """Promise 2: a stream costs a socket and a position: no queue, no task, no thread of the engine's.
 
-The streams here are the engine's own, without a door. What leaves through WSGI holds one of the server's
+Most streams here are the engine's own, without a door. What leaves through WSGI holds one of the server's
 threads besides, which is the server's nature; the engine adds two threads for all streams together.
 """
 
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from penstock import Event, Penstock
@@ -22,6 +24,9 @@ from penstock.engine.engine import Engine
 from penstock.engine.feed import Next
 from penstock.engine.origin import Wish
 from penstock.engine.pull import Pull
+from tests.flask.ask import events_url, wait_for_streams
+from tests.support.crowd import Crowd
+from tests.support.processes import Server
 from tests.support.wait import wait_for
 
 STREAMS = 500
@@ -132,3 +137,40 @@ def test_streams_have_no_thread_and_no_task(bus: Penstock) -> None:
     assert asyncio.all_tasks(bus.engine.loop) == set()
     bus.close()
     wait_for(lambda: set(threading.enumerate()) <= before, what="all threads end")
+
+
+def memory_of(server: Server) -> int:
+    """Bytes of all its processes that are no file's; what several share is divided among them."""
+    arbiter = psutil.Process(server.pid)
+    parts = []
+    for process in [arbiter, *arbiter.children(recursive=True)]:
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        parts += [int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss_Anon:")]
+    assert parts, "the kernel tells it"
+    return sum(parts) * 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="shared memory is told apart by Linux only")
+@pytest.mark.parametrize(
+    ("make", "app"),
+    [
+        pytest.param(Server.push_worker, "tests.apps.basic:app", id="gunicorn"),
+        pytest.param(Server.uvicorn, "tests.apps.asgi:app", id="uvicorn"),
+    ],
+)
+def test_a_thousand_streams_of_a_server_cost_3_kilobytes_each_at_most(
+    make: Callable[..., Server], app: str, tmp_path: Path
+) -> None:
+    """With what is taken but once on the way: for 900 streams some megabytes would be too much."""
+    first, more = 100, 900
+    env = {"PENSTOCK_URL": "sqlite:///log.db", "PENSTOCK_KEEP_ALIVE": "600"}
+    with make(app, tmp_path, env=env) as server, Crowd(server, events_url("chat")) as crowd:
+        crowd.open(first)
+        wait_for_streams(server, first)
+        before = memory_of(server)
+        crowd.open(more)
+        wait_for_streams(server, first + more)
+        each = (memory_of(server) - before) / more
+    print(f"{each:.0f} bytes a stream")
+    assert each <= MOST_BYTES

@@ -4,8 +4,8 @@ Once the head of a stream has been sent, its descriptor is taken out of gevent's
 watchers, and leaves for the engine, whose loop runs in a real thread beside the hub. The greenlet ends, and
 with it the connection that gunicorn counts.
 
-What is used of gunicorn's inside stands here and in ``doors/gunicorn_app.py``: ``load_wsgi``, and
-``handle_request`` with the connection's socket as its third argument.
+What is used of gunicorn's inside stands here and in ``doors/gunicorn_app.py``: ``init_process``,
+``load_wsgi``, and ``handle_request`` with the connection's socket as its third argument.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from typing import Any
 from gevent.socket import socket
 from gunicorn.workers.ggevent import GeventWorker
 
-from penstock.doors.gunicorn_app import App, Offering
+from penstock.doors.gunicorn_app import App, Offering, keep_shared
 
 
 class PushWorker(GeventWorker):
     """As gevent; streams of Penstock leave its greenlets."""
+
+    def init_process(self) -> None:
+        """Begin in the new process."""
+        keep_shared()
+        super().init_process()
 
     def load_wsgi(self) -> None:
         """Load the app, and offer it the connections of its requests."""

@@ -6,8 +6,8 @@ duplicate would not do: gunicorn may shut the connection down when it closes its
 duplicate too. So the descriptor is taken out of the socket object, and gunicorn is left with a stand-in to
 close, whatever it does for that and however it counts.
 
-What is used of gunicorn's inside stands here and in ``doors/gunicorn_app.py``: ``load_wsgi``, ``handle``, and
-``conn.sock``.
+What is used of gunicorn's inside stands here and in ``doors/gunicorn_app.py``: ``init_process``,
+``load_wsgi``, ``handle``, and ``conn.sock``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,16 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from penstock.doors.gunicorn_app import App, Offering
+from penstock.doors.gunicorn_app import App, Offering, keep_shared
 
 
 class PushWorker(ThreadWorker):
     """As gthread; streams of Penstock leave its threads."""
+
+    def init_process(self) -> None:
+        """Begin in the new process."""
+        keep_shared()
+        super().init_process()
 
     def load_wsgi(self) -> None:
         """Load the app, and offer it the connections of its requests."""

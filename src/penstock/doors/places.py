@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from penstock import threads
-from penstock.doors.over import Once
 from penstock.engine.engine import Engine
 from penstock.engine.notices import warn
 
@@ -98,7 +97,7 @@ class Places:
             message, values = why  # logged without the lock: see penstock.threads
             warn(logger, message, *values, about=self._about)
             raise Full(one_client=message is _CLIENT_FULL)
-        return Once(lambda: self._give(address))
+        return Place(self, address)
 
     def _take(self, client: str | None, fd: int | None) -> tuple[str, tuple[object, ...]] | None:
         """Take a place, or say why there is none."""
@@ -120,13 +119,30 @@ class Places:
             return self._per_client
         return STREAMS_PER_PUBLIC_ADDRESS if is_public(client.partition("/")[0]) else None
 
-    def _give(self, client: str | None) -> None:
+    def give(self, client: str | None) -> None:
+        """Give a place of this client's back; for ``Place``."""
         with self._mutex:
             self._taken -= 1
             if client is not None:
                 self._clients[client] -= 1
                 if not self._clients[client]:
                     del self._clients[client]
+
+
+class Place:
+    """One that was taken; to call it gives it back, once. Each stream has one, so it is small."""
+
+    __slots__ = ("_client", "_places")
+
+    def __init__(self, places: Places, client: str | None) -> None:
+        self._places: Places | None = places
+        self._client = client
+
+    def __call__(self) -> None:
+        """Give it back, or do nothing."""
+        places, self._places = self._places, None
+        if places is not None:
+            places.give(self._client)
 
 
 def without_threads(engine: Engine, server: str, stopping: Callable[[], bool] | None = None) -> Places:

@@ -221,7 +221,7 @@ class Engine:
         """
         assert self._outlet is not None, "the engine was not started"
         self.patience.begin_push(connection.fd)
-        stream = Stream(subscription, origin.position, origin.ended)
+        stream = Stream(self._fanout.shared(subscription), origin.position, origin.ended)
         push = Push(self.log, self.ring, stream, connection, self._outlet)
         first = greeting(origin, self.options.retry)
 
@@ -241,7 +241,8 @@ class Engine:
         rights: Rights = FREE,
     ) -> Pull:
         """A stream that hears no news: it can be polled for what there is, no more."""
-        pull = Pull(self.log, self.ring, Stream(subscription, origin.position, origin.ended), wake)
+        stream = Stream(self._fanout.shared(subscription), origin.position, origin.ended)
+        pull = Pull(self.log, self.ring, stream, wake)
         if rights.over(time.time()):
             pull.close(Closing.EXPIRED)
         return pull

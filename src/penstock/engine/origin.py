@@ -100,6 +100,9 @@ def _begin(log: Log, subscription: Subscription, wish: Wish) -> Position:
     return Position(bounds.epoch, bounds.head)  # what came while ``latest`` looked is not passed over
 
 
+_NONE: frozenset[str] = frozenset()  # one for all: each stream keeps what it is given
+
+
 def _ended(log: Log, subscription: Subscription, position: Position) -> frozenset[str]:
     """The channels whose newest record is their end, and is one the client has had."""
     ended = set()
@@ -107,4 +110,4 @@ def _ended(log: Log, subscription: Subscription, position: Position) -> frozense
         newest = latest(log, Subscription([channel]), 1, ends=True)
         if newest and newest[0].end and newest[0].seq <= position.seq:
             ended.add(channel)
-    return frozenset(ended)
+    return frozenset(ended) if ended else _NONE
