@@ -1,11 +1,14 @@
 """A publisher that may be killed at any moment, and that notes what was acknowledged.
 
-    python -m tests.promises.publisher URL KIND LIFE SEED
+    python -m tests.promises.publisher URL KIND LIFE SEED [brave]
 
 Once an event is acknowledged, and not before, it goes into the file ``KIND-LIFE.acks`` as
 ``seq channel data``, by one system call, which outlives the process. Each kind publishes in its own
 way. ``keyed`` goes on where its last life's acknowledgements end, with keys: what that life had
 stored without coming to note it is published again. It ends with its stdin, so it outlives nobody.
+
+A brave one goes on when the log is away: data of which it was told that it is not stored goes into the file
+``KIND-LIFE.refused``, a line each, and of what nobody can tell it notes nothing.
 """
 
 from __future__ import annotations
@@ -17,34 +20,40 @@ import select
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from penstock import Event, Penstock, Position
+from penstock.errors import AppendUnsure, LogUnavailable
 
 CHANNELS = ["news", "orders", "room/1", "room/2"]
 
 
 class Publisher:
-    def __init__(self, bus: Penstock, kind: str, life: int, seed: int) -> None:
+    def __init__(self, bus: Penstock, kind: str, life: int, seed: int, *, brave: bool) -> None:
         self.bus = bus
+        self.brave = brave
         self.kind = kind
         self.name = f"{kind}-{life}"
         self.random = random.Random(seed)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         self.acks = os.open(f"{self.name}.acks", flags)
+        self.refusals = os.open(f"{self.name}.refused", flags)
 
     def single(self) -> None:
         """One event, and then the next."""
         for n in self.turns(pause_s=0.01):
             event = self.event(f"{self.name}.{n}")
-            self.note([event], [self.bus.publish(event.channel, event.data)])
+            with self.noting([event]) as positions:
+                positions.append(self.bus.publish(event.channel, event.data))
 
     def batch(self) -> None:
         """Many events at once, all or none; each tells how many they are."""
         for n in self.turns(pause_s=0.08):
             size = self.random.randint(2, 20)
             events = [self.event(f"{self.name}.{n}.{i}/{size}") for i in range(size)]
-            self.note(events, self.bus.publish_many(events))
+            with self.noting(events) as positions:
+                positions += self.bus.publish_many(events)
 
     def threads(self) -> None:
         """Threads, whose events share commits."""
@@ -52,7 +61,8 @@ class Publisher:
         def run(number: int) -> None:
             for n in self.turns(pause_s=0.03):
                 event = self.event(f"{self.name}.{number}.{n}")
-                self.note([event], [self.bus.publish(event.channel, event.data)])
+                with self.noting([event]) as positions:
+                    positions.append(self.bus.publish(event.channel, event.data))
 
         threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
         for thread in threads:
@@ -65,7 +75,8 @@ class Publisher:
 
         async def publish(text: str) -> None:
             event = self.event(text)
-            self.note([event], [await self.bus.apublish(event.channel, event.data)])
+            with self.noting([event]) as positions:
+                positions.append(await self.bus.apublish(event.channel, event.data))
 
         async def run() -> None:
             for n in self.turns(pause_s=0.05):
@@ -80,7 +91,9 @@ class Publisher:
         positions: list[Position] = []
         for n in self.turns(pause_s=0.01, first=noted):
             events.append(Event(CHANNELS[n % len(CHANNELS)], f"keyed.{n}", key=str(n)))
-            positions += self.bus.publish_many(events[-1:])
+            while len(positions) < len(events):
+                with self.told():
+                    positions += self.bus.publish_many(events[-1:])
             if len(events) == 20:
                 self.note(events, positions)
                 events, positions = [], []
@@ -93,6 +106,27 @@ class Publisher:
 
     def event(self, text: str) -> Event:
         return Event(self.random.choice(CHANNELS), text)
+
+    @contextmanager
+    def noting(self, events: Sequence[Event]) -> Iterator[list[Position]]:
+        """Note what became of the events; their positions are to be put into the list."""
+        positions: list[Position] = []
+        with self.told():
+            try:
+                yield positions
+            except LogUnavailable:
+                os.write(self.refusals, "".join(f"{event.data}\n" for event in events).encode())
+                raise
+            self.note(events, positions)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Go on, if it is brave, where it was told that the log is away."""
+        try:
+            yield
+        except (LogUnavailable, AppendUnsure):
+            if not self.brave:
+                raise
 
     def note(self, events: Sequence[Event], positions: Sequence[Position]) -> None:
         lines = [
@@ -118,6 +152,7 @@ def acknowledged(file: Path) -> list[tuple[int, str, str]]:
 
 
 if __name__ == "__main__":
-    url, kind, life, seed = sys.argv[1:]
-    with Penstock(url) as bus:
-        KINDS[kind](Publisher(bus, kind, int(life), int(seed)))
+    url, kind, life, seed, *options = sys.argv[1:]
+    brave = options == ["brave"]
+    with Penstock(url, publish_timeout=1 if brave else 5) as bus:
+        KINDS[kind](Publisher(bus, kind, int(life), int(seed), brave=brave))

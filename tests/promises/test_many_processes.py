@@ -1,0 +1,160 @@
+"""Processes of several doors and faces on one log, whose engine and whose network fail at random.
+
+Four publishers, 200 streams over four servers. In the end each client must have had exactly what the log
+holds of its channels, the log each event that was acknowledged, and none that was said not to be stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from penstock import Event, Penstock
+from penstock.core.channel import Subscription
+from penstock.errors import AppendUnsure, LogUnavailable
+from tests.doors.servers import ALL
+from tests.promises.chaos import (
+    DONE,
+    QUIET_S,
+    Log,
+    Publisher,
+    Wanderer,
+    assert_batches_are_whole,
+    assert_keyed_are_all_there,
+    assert_same,
+    following,
+    kill,
+)
+from tests.promises.publisher import CHANNELS
+from tests.promises.storages import STORAGES, Storage
+from tests.support.wait import wait_for
+
+SERVERS = {  # a door, and what is served through it
+    "uvicorn-push": "tests.apps.asgi:app",
+    "gunicorn-push": "tests.apps.basic:app",
+    "gevent-push": "tests.apps.django_app:wsgi",
+    "hypercorn": "tests.apps.quart_app:app",
+}
+PUBLISHERS = ["single", "batch", "keyed", "coroutines"]
+FOLLOWS = [["news"], ["orders"], ["room/*"], ["news", "room/2"]]
+STREAMS = 200
+SOAK_S = 600.0
+SHORT_S = 12.0
+BACK_S = 60.0  # after a fault, on two busy cores
+
+
+@pytest.fixture(params=STORAGES)
+def storage(request: pytest.FixtureRequest) -> Callable[[Path], AbstractContextManager[Storage]]:
+    return STORAGES[request.param]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_faults_cost_no_acknowledged_event(
+    storage: Callable[[Path], AbstractContextManager[Storage]], tmp_path: Path
+) -> None:
+    run_with_faults(storage, tmp_path, SHORT_S)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(SOAK_S + 900)
+def test_faults_cost_no_acknowledged_event_for_long(
+    storage: Callable[[Path], AbstractContextManager[Storage]], tmp_path: Path
+) -> None:
+    run_with_faults(storage, tmp_path, SOAK_S)
+
+
+def run_with_faults(
+    make: Callable[[Path], AbstractContextManager[Storage]], folder: Path, seconds: float
+) -> None:
+    rng = random.Random(random.getrandbits(32))
+    faults: Counter[str] = Counter()
+    recoveries: list[float] = []
+    with contextlib.ExitStack() as stack:
+        storage = stack.enter_context(make(folder))
+        env = {"PENSTOCK_URL": storage.url, "PENSTOCK_KEEP_ALIVE": "1", "PENSTOCK_PUBLISH_TIMEOUT": "1"}
+        servers = []
+        for door, app in SERVERS.items():
+            (place := folder / door).mkdir()
+            servers.append(stack.enter_context(ALL[door].make(place, env, app)))
+        bus = stack.enter_context(Penstock(storage.url, publish_timeout=1))
+        seen_in_python = stack.enter_context(following(bus))
+        clients = [
+            Wanderer([server.url for server in servers], FOLLOWS[n % len(FOLLOWS)], rng)
+            for n in range(STREAMS)
+        ]
+        for client in clients:
+            stack.callback(client.close)
+        for client in clients:
+            client.wait_for_notice("penstock.position")
+        publishers = [Publisher(kind, storage.url, folder, rng, brave=True) for kind in PUBLISHERS]
+        for publisher in publishers:
+            stack.callback(publisher.kill)
+            publisher.start()
+
+        until = time.monotonic() + seconds
+        while time.monotonic() < until or not faults:
+            time.sleep(rng.uniform(0, 1))  # the random moment
+            name = rng.choice([*storage.faults, "a server is killed", "a publisher is killed"])
+            faults[name] += 1
+            if name == "a server is killed":
+                kill(rng.choice(servers), rng)
+            elif name == "a publisher is killed":
+                rng.choice(publishers).kill_and_restart()
+            else:
+                storage.faults[name](rng)
+            recoveries.append(time_to_recover(bus))
+        for publisher in publishers:
+            publisher.kill()
+        head = wait_for(lambda: last_events(bus), BACK_S, what="the last events are stored")
+        log = Log.read(storage.url, head)
+        for client in clients:
+            client.wait_for_all()
+        wait_for(lambda: seen_in_python[-1][0] >= head, QUIET_S, what="the end of the subscriber in Python")
+
+    acknowledged = [line for publisher in publishers for line in publisher.acknowledged]
+    refused = {data for publisher in publishers for data in publisher.refused}
+    print(
+        f"{head} events, {len(acknowledged)} acknowledged, {len(refused)} refused; {dict(faults)}; "
+        f"back after {max(recoveries):.2f} s at the most"
+    )
+    assert log.seqs == list(range(1, head + 1)), "the log has holes"
+    assert not [data for data, n in Counter(log.data).items() if n > 1 and data != DONE], "twice"
+    assert set(acknowledged) <= set(log.records), "acknowledged, and not in the log"
+    assert not refused & set(log.data), "said not to be stored, and in the log"
+    assert_batches_are_whole(log)
+    assert_keyed_are_all_there(log)
+    assert_same("the subscriber in Python", seen_in_python, log.of(Subscription(["**"])))
+    for client in clients:
+        assert_same(client, client.seen, log.of(client.subscription))
+        assert not [notice for notice in client.notices if notice.event == "penstock.gap"]
+
+
+def time_to_recover(bus: Penstock) -> float:
+    """Seconds until something can be published again; nobody follows its channel."""
+    began = time.monotonic()
+
+    def stored() -> bool:
+        try:
+            bus.publish("probe", str(began))
+        except (LogUnavailable, AppendUnsure):
+            return False
+        return True
+
+    wait_for(stored, BACK_S, what="the log is back")
+    return time.monotonic() - began
+
+
+def last_events(bus: Penstock) -> int:
+    """Publish the last events of all; the seq of the last, or 0 if it is certain that they are not there."""
+    try:
+        return bus.publish_many([Event(channel, DONE) for channel in CHANNELS])[-1].seq
+    except LogUnavailable:
+        return 0
