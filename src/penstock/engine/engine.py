@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from penstock import greenlets, threads
 from penstock.core.channel import Subscription
@@ -115,6 +115,14 @@ class Engine:
     async def publish_async(self, events: Sequence[Event]) -> list[Position]:
         """As ``publish``, without blocking."""
         return await self._publisher.publish_async(events)
+
+    def publish_in(self, connection: Any, events: Sequence[Event]) -> None:
+        """Lay events into the transaction of a connection; see ``Transactional.store_in``. Blocks."""
+        self._publisher.publish_in(connection, events, self.apart)
+
+    async def publish_in_async(self, connection: Any, events: Sequence[Event]) -> None:
+        """As ``publish_in``, for connections of coroutines."""
+        await self._publisher.publish_in_async(connection, events)
 
     def kick(self, event: Event) -> Position:
         """Store a kick, as ``Predicates.kick`` makes it. Blocks."""

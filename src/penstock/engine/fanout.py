@@ -6,7 +6,7 @@ them. Everything here happens on the engine's loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Protocol
 
 from penstock.core.channel import Subscription, matches
@@ -82,6 +82,9 @@ class Audience:
                 runner.step_out()
 
 
+_NOBODY: frozenset[Audience] = frozenset()
+
+
 class Fanout:
     """The audiences of a process."""
 
@@ -128,6 +131,8 @@ class Fanout:
             before: the seq before the first of them.
             now: the clock's time.
         """
+        if not self.audiences:
+            return
         mine: dict[Audience, list[Entry]] = {}
         for entry in entries:
             for audience in self._route(entry.record.channel):
@@ -206,8 +211,8 @@ class Fanout:
                 del self._by_pattern[pattern]
                 self._routes.clear()
 
-    def _route(self, channel: str) -> set[Audience]:
-        named = self._by_channel.get(channel, set())
+    def _route(self, channel: str) -> Set[Audience]:
+        named = self._by_channel.get(channel, _NOBODY)
         if not self._by_pattern:
             return named
         patterns = self._routes.get(channel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from penstock.core.channel import refuse_own
 from penstock.core.event import Event
@@ -11,8 +12,8 @@ from penstock.core.position import Position
 from penstock.core.record import Record
 from penstock.engine.appender import Appender
 from penstock.engine.trimmer import Trimmer
-from penstock.errors import Closed, InvalidEvent, WouldBlock
-from penstock.log.base import Log
+from penstock.errors import Closed, ConfigError, InvalidEvent, WouldBlock
+from penstock.log.base import Log, Transactional
 from penstock.options import Options
 
 TRIMMER_CLOSES_IN_S = 1.0
@@ -35,6 +36,7 @@ class Publisher:
         stored: Callable[[list[Record]], None],
         loop: Callable[[], asyncio.AbstractEventLoop | None],
     ) -> None:
+        self._log = log
         self._options = options
         self._loop = loop
         self._appender = Appender(log, stored, options.publish_timeout)
@@ -48,12 +50,7 @@ class Publisher:
             events: what is to be stored.
             own: whether they are Penstock's own.
         """
-        loop = self._loop()
-        if loop is not None and asyncio._get_running_loop() is loop:
-            raise WouldBlock(
-                "publish() would block the event loop that serves the streams; nothing was stored: "
-                "call 'await apublish(...)' here"
-            )
+        self._refuse_to_block()
         self._check(events, own)
         positions = self._appender.append(events)
         self._trimmer.tick(len(events))
@@ -65,6 +62,43 @@ class Publisher:
         positions = await self._appender.append_async(events)
         self._trimmer.tick(len(events))
         return positions
+
+    def publish_in(
+        self, connection: Any, events: Sequence[Event], apart: Callable[[Callable[[], None]], None]
+    ) -> None:
+        """Lay events into the transaction of a connection; see ``Transactional.store_in``. Blocks.
+
+        Args:
+            connection: the application's; used here, where it belongs.
+            events: what is to be stored.
+            apart: calls what may block on the log's own connections, without stopping other greenlets.
+        """
+        self._refuse_to_block()
+        self._check(events, own=False)
+        log = self._transactional()
+        apart(self._log.open)
+        log.store_in(connection, events)
+
+    async def publish_in_async(self, connection: Any, events: Sequence[Event]) -> None:
+        """As ``publish_in``, for connections of coroutines."""
+        self._check(events, own=False)
+        await self._transactional().astore_in(connection, events)
+
+    def _transactional(self) -> Transactional:
+        if isinstance(self._log, Transactional):
+            return self._log
+        raise ConfigError(
+            "publish(connection=…) needs a log in the database of that connection (postgresql://…); "
+            f"{self._log.url} cannot join its transaction: publish once that is committed"
+        )
+
+    def _refuse_to_block(self) -> None:
+        loop = self._loop()
+        if loop is not None and asyncio._get_running_loop() is loop:
+            raise WouldBlock(
+                "publish() would block the event loop that serves the streams; nothing was stored: "
+                "call 'await apublish(...)' here"
+            )
 
     def _check(self, events: Sequence[Event], own: bool) -> None:
         if self.closed:

@@ -74,7 +74,7 @@ class Ring:
         """
         added = [Entry(record) for record in records]
         self._view.entries.extend(added)
-        self.bytes += sum(map(_size, added))
+        self.bytes += _size(added)
         if len(self) > self._max_events or self.bytes > self._max_bytes:
             self._drop()
         return added
@@ -105,14 +105,13 @@ class Ring:
     def _drop(self) -> None:
         """Make room: a quarter at once, so that the copying is rare. The newest always stays."""
         bounds, first, entries = self._view
-        drop = 0
-        while len(entries) - drop > 1 and (
-            len(entries) - drop > self._max_events * 3 // 4 or self.bytes > self._max_bytes * 3 // 4
-        ):
-            self.bytes -= _size(entries[drop])
+        drop = max(0, min(len(entries) - self._max_events * 3 // 4, len(entries) - 1))
+        self.bytes -= _size(entries[:drop])
+        while len(entries) - drop > 1 and self.bytes > self._max_bytes * 3 // 4:
+            self.bytes -= _size(entries[drop : drop + 1])
             drop += 1
         self._view = _View(bounds, first + drop, entries[drop:])
 
 
-def _size(entry: Entry) -> int:
-    return ENTRY_OVERHEAD_BYTES + 2 * len(entry.record.data)
+def _size(entries: Sequence[Entry]) -> int:
+    return ENTRY_OVERHEAD_BYTES * len(entries) + 2 * sum([len(entry.record.data) for entry in entries])

@@ -16,11 +16,14 @@ from penstock.engine.inbox import Moved, News
 from penstock.engine.notices import warn
 from penstock.engine.ring import Ring
 from penstock.errors import LogError, PenstockError
-from penstock.log.base import Log
+from penstock.log.base import READ_BYTES, Log
 
 logger = logging.getLogger("penstock.tail")
 
 READ_EVENTS = 1_000  # at most so many in one turn of the loop
+MUCH_BYTES = READ_BYTES // 4  # a read that holds as much may have been cut short
+# A flood is read in fewer, larger pieces: so many at a time come only with thousands in a second.
+BUSY_EVENTS, BUSY_PAUSE_S = 50, 0.002
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # between tries while the log is away
 
 
@@ -79,7 +82,7 @@ class Tail:
                 self._find()
                 pause_s = FIRST_PAUSE_S
                 while not self._stop.is_set():
-                    if not self._read_on():  # to the end: what rang while it read will not ring again
+                    if not self._read_on():  # what came since the read ends the wait at once
                         self._log.wait(self._ring.head)
             except Exception as error:
                 if self._stop.is_set():
@@ -107,20 +110,24 @@ class Tail:
             bounds = self._log.bounds()
             self._deliver(Moved(bounds, bounds.head))
         if self.error is not None:
-            logger.warning("%s is back", self._log.url)
+            warn(logger, "%s is back", self._log.url)
         self.error = None
         self.looked.set()
         self._changed()
 
     def _read_on(self) -> bool:
-        """Hand on what there is. False if there was nothing."""
+        """Hand on what there is. Whether there may be more already."""
         head = self._ring.head
         records = self._log.read(head, READ_EVENTS)
         if records and records[0].epoch == self._ring.epoch:
             if records[0].seq > head + 1:  # trimmed before this process came to read it
                 self._deliver(Moved(self._log.bounds(), records[0].seq - 1))
             self._deliver(records)
-            return True
+            if len(records) == READ_EVENTS or sum([len(one.data) for one in records]) >= MUCH_BYTES:
+                return True
+            if len(records) >= BUSY_EVENTS:
+                self._stop.wait(BUSY_PAUSE_S)
+            return False
         bounds = self._log.bounds()
         if bounds.epoch != self._ring.epoch or bounds.head < head:
             self._find()
