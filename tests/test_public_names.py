@@ -26,6 +26,7 @@ from penstock.subscriber import Subscriber
 
 STREAM = "(self, *channels, last=None, after=None, user=None, until=None, on_close=None)"
 STREAM_OF_ASGI = STREAM[:-1] + ", headers=None, background=None)"
+PUBLISH = "(self, channel, data, *, event=None, retry=None, key=None, connection=None)"
 ENDPOINT = "(self, authorize=None, *, last=None, after=None, user=None, until=None)"
 PUBLIC = [
     "AppendUnsure", "Event", "Gap", "GapError", "GapReason", "LogUnavailable", "Options", "Penstock",
@@ -122,11 +123,11 @@ def test_the_names_for_tests() -> None:
 @pytest.mark.parametrize(
     ("function", "parameters"),
     [
-        (penstock.Penstock.publish, "(self, channel, data, *, event=None, retry=None, key=None)"),
-        (penstock.Penstock.apublish, "(self, channel, data, *, event=None, retry=None, key=None)"),
+        (penstock.Penstock.publish, PUBLISH),
+        (penstock.Penstock.apublish, PUBLISH),
         (penstock.flask.Penstock.publish, "(self, channel, data, *, event=None, retry=None, key=None)"),
-        (penstock.Penstock.publish_many, "(self, events)"),
-        (penstock.Penstock.apublish_many, "(self, events)"),
+        (penstock.Penstock.publish_many, "(self, events, *, connection=None)"),
+        (penstock.Penstock.apublish_many, "(self, events, *, connection=None)"),
         (penstock.flask.Penstock.publish_many, "(self, events)"),
         (penstock.Penstock.subscribe, "(self, *channels, after=None, last=None, on_gap=None)"),
         (penstock.Penstock.asubscribe, "(self, *channels, after=None, last=None, on_gap=None)"),

@@ -11,7 +11,7 @@ import contextlib
 import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Self
+from typing import Any, Self, overload
 
 from penstock import threads
 from penstock.core.channel import Subscription, refuse_own
@@ -79,6 +79,7 @@ class Penstock:
                 self._engine = Engine(self._make_log(), self.options, self.predicates)
             return self._engine
 
+    @overload
     def publish(
         self,
         channel: str,
@@ -87,7 +88,29 @@ class Penstock:
         event: str | None = None,
         retry: int | None = None,
         key: str | None = None,
-    ) -> Position:
+        connection: None = None,
+    ) -> Position: ...
+    @overload
+    def publish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object,
+    ) -> None: ...
+    def publish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object = None,
+    ) -> Position | None:
         """Publish an event: returns once it rests in the log.
 
         Args:
@@ -97,19 +120,28 @@ class Penstock:
             retry: the browser's reconnection time from now on, in milliseconds.
             key: an idempotency key: what was published to the channel with it before is not stored
                 again, and its position is returned, for as long as the log keeps it.
+            connection: with a log in PostgreSQL, a connection of yours to the same database: the event
+                joins its transaction, comes when that is committed, and is gone if it is rolled back. Of
+                psycopg, SQLAlchemy (a ``Session`` too) or Django.
 
         Returns:
-            Where it rests.
+            Where it rests; None with a ``connection``, since before the commit that is nowhere.
 
         Raises:
             InvalidEvent: it cannot be delivered as it is; nothing was stored.
+            ConfigError: the connection has no transaction, or not one that this log can join.
             LogUnavailable: nothing was stored, though tried for ``publish_timeout`` seconds.
             AppendUnsure: it may be stored or not; publish again with a key.
             LogUnusable: nothing was stored, and waiting will not help.
             WouldBlock: called on the engine's own event loop; nothing was stored.
         """
-        return self.publish_many([Event(channel, data, event, retry, key)])[0]
+        batch = [Event(channel, data, event, retry, key)]
+        if connection is not None:
+            self.publish_many(batch, connection=connection)
+            return None
+        return self.publish_many(batch)[0]
 
+    @overload
     async def apublish(
         self,
         channel: str,
@@ -118,18 +150,60 @@ class Penstock:
         event: str | None = None,
         retry: int | None = None,
         key: str | None = None,
-    ) -> Position:
-        """As ``publish``, for coroutines."""
-        return (await self.apublish_many([Event(channel, data, event, retry, key)]))[0]
+        connection: None = None,
+    ) -> Position: ...
+    @overload
+    async def apublish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object,
+    ) -> None: ...
+    async def apublish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object = None,
+    ) -> Position | None:
+        """As ``publish``, for coroutines; a ``connection`` is one of coroutines too."""
+        batch = [Event(channel, data, event, retry, key)]
+        if connection is not None:
+            await self.apublish_many(batch, connection=connection)
+            return None
+        return (await self.apublish_many(batch))[0]
 
-    def publish_many(self, events: Iterable[Event]) -> list[Position]:
+    @overload
+    def publish_many(self, events: Iterable[Event], *, connection: None = None) -> list[Position]: ...
+    @overload
+    def publish_many(self, events: Iterable[Event], *, connection: object) -> None: ...
+    def publish_many(self, events: Iterable[Event], *, connection: object = None) -> list[Position] | None:
         """Publish events together: all are stored, or none. See ``publish``."""
         batch = list(events)
+        if connection is not None:
+            self.engine.publish_in(connection, batch)
+            return None
         return self.engine.publish(batch) if batch else []
 
-    async def apublish_many(self, events: Iterable[Event]) -> list[Position]:
+    @overload
+    async def apublish_many(self, events: Iterable[Event], *, connection: None = None) -> list[Position]: ...
+    @overload
+    async def apublish_many(self, events: Iterable[Event], *, connection: object) -> None: ...
+    async def apublish_many(
+        self, events: Iterable[Event], *, connection: object = None
+    ) -> list[Position] | None:
         """As ``publish_many``, for coroutines."""
         batch = list(events)
+        if connection is not None:
+            await self.engine.publish_in_async(connection, batch)
+            return None
         return await self.engine.publish_async(batch) if batch else []
 
     def end(self, channel: str) -> Position:

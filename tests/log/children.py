@@ -24,8 +24,10 @@ _DEADLINE_S = 60.0
 class Child:
     """A process that does one deed of ``tests.log.deeds``; ``uid`` is the user it becomes for that."""
 
+    module = "tests.log.deeds"
+
     def __init__(self, deed: str, *arguments: object, uid: int | None = None) -> None:
-        self.command = [sys.executable, "-m", "tests.log.deeds", deed, *map(str, arguments)]
+        self.command = [sys.executable, "-m", self.module, deed, *map(str, arguments)]
         self._process = subprocess.Popen(
             self.command,
             cwd=ROOT,

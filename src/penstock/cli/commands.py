@@ -1,7 +1,8 @@
-"""What the command ``penstock`` can do, on any log: publish, tail, stats, trim, renew."""
+"""What the command ``penstock`` can do, on any log: init, publish, tail, stats, trim, renew."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from penstock.cli.terminal import (
 )
 from penstock.core.channel import Subscription
 from penstock.errors import AppendUnsure
+from penstock.log.base import Installable
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -52,6 +54,7 @@ class _InOrder(click.Group):
     cls=_InOrder,
     invoke_without_command=True,
     epilog=_examples(
+        "penstock init sqlite:///penstock.db",
         'penstock publish sqlite:///penstock.db chat "hello"',
         "penstock tail sqlite:///penstock.db 'room/*' --last 20",
         "penstock stats sqlite:///penstock.db --json",
@@ -72,6 +75,30 @@ def penstock(ctx: click.Context) -> None:
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(2)
+
+
+@penstock.command(
+    epilog=_examples(
+        "penstock init sqlite:///penstock.db",
+        "penstock init 'postgresql://owner@db.example/app?create=init'",
+    )
+)
+@click.argument("url")
+def init(url: str) -> None:
+    """Make a log ready.
+
+    Apps do that by themselves, by the first use. This is for a log that only another user
+    may make, and to see that a log can be reached and written before an app relies on it.
+
+    Prints what it made, and the log's epoch. A log that is there already is left as it is.
+    """
+    with contextlib.closing(named_log(url)) as log:
+        begins = is_missing(log)
+        made = log.install() if isinstance(log, Installable) else log.url if begins else None
+        log.open()
+        epoch = log.bounds().epoch
+    say(f"made {made}" if made else f"it was there: {log.url}")
+    say(f"epoch {epoch}")
 
 
 @penstock.command(
@@ -111,8 +138,9 @@ def publish(
     size: Any = SIZE.read(max_event_bytes)
     limit = Options(max_event_bytes=size).max_event_bytes
     checked = Event(channel, read_stdin(limit) if data == "-" else data, event, retry, key)
-    begins = is_missing(log)
-    with bus_of(log.url, max_event_bytes=limit) as bus:
+    with contextlib.closing(log):
+        begins = is_missing(log)
+    with bus_of(url, max_event_bytes=limit) as bus:  # the log's own URL, which is shown, has no password
         try:
             (position,) = bus.publish_many([checked])
         except Stopped as stopped:
@@ -169,7 +197,6 @@ def tail(
             say(json.dumps({"gap": what}))
 
     with opened_log(url) as log:
-        url = log.url
         if no_follow:
             for record in stored(log, wanted, begin, last, tell):
                 say(form(record))

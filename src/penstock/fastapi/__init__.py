@@ -91,7 +91,7 @@ class Penstock(starlette.Penstock):
         given = model if isinstance(model, Mapping) else {} if model is None else {MESSAGE: model}
         return Channel(self, name, {**given, **models})
 
-    def publish(
+    def publish(  # type: ignore[override]  # without connection= of its base
         self,
         channel: str,
         data: Any,
@@ -107,7 +107,7 @@ class Penstock(starlette.Penstock):
         """
         return super().publish(channel, as_data(data), event=event, retry=retry, key=key)
 
-    async def apublish(
+    async def apublish(  # type: ignore[override]  # likewise
         self,
         channel: str,
         data: Any,

@@ -23,7 +23,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from penstock.core.channel import Subscription
 from penstock.core.event import Event
@@ -167,6 +167,54 @@ class Findable(Protocol):
         Raises:
             LogError: as ``open`` does.
         """
+        ...
+
+
+@runtime_checkable
+class Installable(Protocol):
+    """What a log may offer beyond the contract: to be made by somebody else than who uses it.
+
+    Without it the first use makes what a log needs.
+    """
+
+    def install(self) -> str | None:
+        """Make what the log needs, also where its URL leaves that to this.
+
+        Returns:
+            What was made, in words; None if all was there.
+
+        Raises:
+            LogError: as ``open`` does.
+        """
+        ...
+
+
+@runtime_checkable
+class Transactional(Protocol):
+    """What a log may offer beyond the contract: events in the application's own transaction.
+
+    Without it an event that belongs to a change in a database is published once that is committed, and is
+    lost if the process dies in between.
+    """
+
+    def store_in(self, connection: Any, events: Sequence[Event]) -> None:
+        """Lay events into the transaction of a connection, which is not committed by that.
+
+        Once it is, they come into the log in their order: all of them, once, after a moment, whoever lives;
+        and if it is not, none does. Other publishers wait for nothing meanwhile.
+
+        Args:
+            connection: the application's, in the same database as the log; used in the caller's thread.
+            events: what is to be stored.
+
+        Raises:
+            ConfigError: the connection cannot do that: it leads elsewhere, or is in no transaction.
+            LogError: it was not done; then the transaction may have failed, too.
+        """
+        ...
+
+    async def astore_in(self, connection: Any, events: Sequence[Event]) -> None:
+        """As ``store_in``, for connections of coroutines; called on the loop that they belong to."""
         ...
 
 
