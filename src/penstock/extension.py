@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from penstock.bus import DRAIN_TIMEOUT_S
 from penstock.bus import Penstock as Bus
@@ -84,6 +84,7 @@ class Extension(Generic[App, Door]):
         """The app's ``penstock.Penstock``."""
         return self._state.bus
 
+    @overload
     def publish(
         self,
         channel: str,
@@ -92,21 +93,49 @@ class Extension(Generic[App, Door]):
         event: str | None = None,
         retry: int | None = None,
         key: str | None = None,
-    ) -> Position:
+        connection: None = None,
+    ) -> Position: ...
+    @overload
+    def publish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object,
+    ) -> None: ...
+    def publish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object = None,
+    ) -> Position | None:
         """Publish an event: returns once it rests in the log. See ``penstock.Penstock.publish``.
 
         Data that is not text is encoded by the app's JSON provider. It may be called outside of
         requests too, in a thread or a script for one.
         """
-        return self.bus.publish(channel, self._text(data), event=event, retry=retry, key=key)
+        return self.bus.publish(
+            channel, self._text(data), event=event, retry=retry, key=key, connection=connection
+        )
 
-    def publish_many(self, events: Iterable[Event]) -> list[Position]:
+    @overload
+    def publish_many(self, events: Iterable[Event], *, connection: None = None) -> list[Position]: ...
+    @overload
+    def publish_many(self, events: Iterable[Event], *, connection: object) -> None: ...
+    def publish_many(self, events: Iterable[Event], *, connection: object = None) -> list[Position] | None:
         """Publish events together: all are stored, or none.
 
         An ``Event`` turns its data into text when it is made; what only the app's JSON provider can
         encode, give it as ``app.json.dumps(data)``.
         """
-        return self.bus.publish_many(events)
+        return self.bus.publish_many(events, connection=connection)
 
     def end(self, channel: str) -> Position:
         """End a channel. See ``penstock.Penstock.end``."""

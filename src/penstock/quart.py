@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
-from typing import Any, Self
+from typing import Any, Self, overload
 
 from penstock.asgi_response import answer
 from penstock.bus import Penstock as Bus
@@ -104,6 +104,7 @@ class Penstock(Extension[Quart, Door]):
 
         app.before_serving_funcs.insert(0, begin)
 
+    @overload
     async def apublish(
         self,
         channel: str,
@@ -112,13 +113,49 @@ class Penstock(Extension[Quart, Door]):
         event: str | None = None,
         retry: int | None = None,
         key: str | None = None,
-    ) -> Position:
+        connection: None = None,
+    ) -> Position: ...
+    @overload
+    async def apublish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object,
+    ) -> None: ...
+    async def apublish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object = None,
+    ) -> Position | None:
         """As ``publish``, for coroutines."""
-        return await self.bus.apublish(channel, self._text(data), event=event, retry=retry, key=key)
+        if connection is None:
+            return await self.bus.apublish(channel, self._text(data), event=event, retry=retry, key=key)
+        await self.bus.apublish(
+            channel, self._text(data), event=event, retry=retry, key=key, connection=connection
+        )
+        return None
 
-    async def apublish_many(self, events: Iterable[Event]) -> list[Position]:
+    @overload
+    async def apublish_many(self, events: Iterable[Event], *, connection: None = None) -> list[Position]: ...
+    @overload
+    async def apublish_many(self, events: Iterable[Event], *, connection: object) -> None: ...
+    async def apublish_many(
+        self, events: Iterable[Event], *, connection: object = None
+    ) -> list[Position] | None:
         """As ``publish_many``, for coroutines."""
-        return await self.bus.apublish_many(events)
+        if connection is None:
+            return await self.bus.apublish_many(events)
+        await self.bus.apublish_many(events, connection=connection)
+        return None
 
     async def aend(self, channel: str) -> Position:
         """As ``end``, for coroutines."""

@@ -43,6 +43,7 @@ def publish(
     key: str | None = None,
     on_commit: bool = True,
     using: str | None = None,
+    connection: object = None,
 ) -> Position | None:
     """Publish an event: when the transaction is committed, or at once if there is none.
 
@@ -55,6 +56,9 @@ def publish(
         key: an idempotency key, see ``penstock.Penstock.publish``.
         on_commit: whether it waits for the commit.
         using: the database whose transaction it is; the default one if not given.
+        connection: with a log in PostgreSQL, ``django.db.connection`` or another to the log's database: the
+            event is written in its transaction and comes with the commit, or not at all, even if the process
+            dies at that moment. ``on_commit`` and ``using`` have no part in it.
 
     Returns:
         Where it rests; None if it waits for the commit.
@@ -65,7 +69,7 @@ def publish(
             are logged.
     """
     batch = [_event(channel, data, event, retry, key)]
-    positions = publish_many(batch, on_commit=on_commit, using=using)
+    positions = publish_many(batch, on_commit=on_commit, using=using, connection=connection)
     return None if positions is None else positions[0]
 
 
@@ -90,7 +94,11 @@ async def apublish(
 
 @async_unsafe("publish_many() would block the event loop: write 'await apublish_many(…)'")
 def publish_many(
-    events: Iterable[Event], *, on_commit: bool = True, using: str | None = None
+    events: Iterable[Event],
+    *,
+    on_commit: bool = True,
+    using: str | None = None,
+    connection: object = None,
 ) -> list[Position] | None:
     """Publish events together: all are stored, or none. See ``publish``.
 
@@ -99,6 +107,9 @@ def publish_many(
     """
     batch = _checked(events)
     bus = get_bus()
+    if connection is not None:
+        bus.publish_many(batch, connection=connection)
+        return None
     return _store(lambda: bus.publish_many(batch), _names(batch), on_commit, using)
 
 

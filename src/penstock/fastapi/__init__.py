@@ -91,7 +91,8 @@ class Penstock(starlette.Penstock):
         given = model if isinstance(model, Mapping) else {} if model is None else {MESSAGE: model}
         return Channel(self, name, {**given, **models})
 
-    def publish(  # type: ignore[override]  # without connection= of its base
+    @overload
+    def publish(
         self,
         channel: str,
         data: Any,
@@ -99,15 +100,40 @@ class Penstock(starlette.Penstock):
         event: str | None = None,
         retry: int | None = None,
         key: str | None = None,
-    ) -> Position:
+        connection: None = None,
+    ) -> Position: ...
+    @overload
+    def publish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object,
+    ) -> None: ...
+    def publish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object = None,
+    ) -> Position | None:
         """Publish an event: returns once it rests in the log. See ``penstock.Penstock.publish``.
 
         Data may be Pydantic models or have such within, and whatever else Pydantic can make JSON of: times,
         UUIDs, dataclasses. It blocks: for ``def``; in ``async def`` await ``apublish``.
         """
-        return super().publish(channel, as_data(data), event=event, retry=retry, key=key)
+        return super().publish(
+            channel, as_data(data), event=event, retry=retry, key=key, connection=connection
+        )
 
-    async def apublish(  # type: ignore[override]  # likewise
+    @overload
+    async def apublish(
         self,
         channel: str,
         data: Any,
@@ -115,9 +141,36 @@ class Penstock(starlette.Penstock):
         event: str | None = None,
         retry: int | None = None,
         key: str | None = None,
-    ) -> Position:
+        connection: None = None,
+    ) -> Position: ...
+    @overload
+    async def apublish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object,
+    ) -> None: ...
+    async def apublish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object = None,
+    ) -> Position | None:
         """As ``publish``, for coroutines."""
-        return await super().apublish(channel, as_data(data), event=event, retry=retry, key=key)
+        if connection is None:
+            return await super().apublish(channel, as_data(data), event=event, retry=retry, key=key)
+        await super().apublish(
+            channel, as_data(data), event=event, retry=retry, key=key, connection=connection
+        )
+        return None
 
     def stream(
         self,

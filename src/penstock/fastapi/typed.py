@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
@@ -103,6 +103,7 @@ class Channel(Generic[T]):
             raise InvalidEvent(f"{self} has no events {event or MESSAGE!r}; it has {self._told()}")
         return Event(self.name, self._json(self._adapters[event], data), event, retry, key)
 
+    @overload
     def publish(
         self,
         data: T | Mapping[str, Any],
@@ -110,7 +111,27 @@ class Channel(Generic[T]):
         event: str | None = None,
         retry: int | None = None,
         key: str | None = None,
-    ) -> Position:
+        connection: None = None,
+    ) -> Position: ...
+    @overload
+    def publish(
+        self,
+        data: T | Mapping[str, Any],
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object,
+    ) -> None: ...
+    def publish(
+        self,
+        data: T | Mapping[str, Any],
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object = None,
+    ) -> Position | None:
         """Check an event and publish it: returns once it rests in the log.
 
         Args:
@@ -118,13 +139,19 @@ class Channel(Generic[T]):
             event: the event type; that of the model, if it is not given.
             retry: see ``penstock.Penstock.publish``.
             key: likewise.
+            connection: likewise.
 
         Raises:
             InvalidEvent: it is not what the channel's events are; nothing was stored.
             LogUnavailable, AppendUnsure, LogUnusable: see ``penstock.Penstock.publish``.
         """
-        return self._bus.publish_many([self.event(data, event=event, retry=retry, key=key)])[0]
+        batch = [self.event(data, event=event, retry=retry, key=key)]
+        if connection is not None:
+            self._bus.publish_many(batch, connection=connection)
+            return None
+        return self._bus.publish_many(batch)[0]
 
+    @overload
     async def apublish(
         self,
         data: T | Mapping[str, Any],
@@ -132,9 +159,33 @@ class Channel(Generic[T]):
         event: str | None = None,
         retry: int | None = None,
         key: str | None = None,
-    ) -> Position:
+        connection: None = None,
+    ) -> Position: ...
+    @overload
+    async def apublish(
+        self,
+        data: T | Mapping[str, Any],
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object,
+    ) -> None: ...
+    async def apublish(
+        self,
+        data: T | Mapping[str, Any],
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        connection: object = None,
+    ) -> Position | None:
         """As ``publish``, for coroutines."""
-        return (await self._bus.apublish_many([self.event(data, event=event, retry=retry, key=key)]))[0]
+        batch = [self.event(data, event=event, retry=retry, key=key)]
+        if connection is not None:
+            await self._bus.apublish_many(batch, connection=connection)
+            return None
+        return (await self._bus.apublish_many(batch))[0]
 
     def end(self) -> Position:
         """End the channel. See ``penstock.Penstock.end``."""
