@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import fanout, latency, memory, other_requests, publishing, reconnect_storm
+from benchmarks import fanout, latency, logs, memory, other_requests, publishing, reconnect_storm
 from benchmarks.measure import Table, machine, tell
 
 MEASUREMENTS: Mapping[str, Callable[..., list[Table]]] = {
     "publishing": publishing.run,
     "latency": latency.run,
+    "logs": logs.run,
     "memory": memory.run,
     "reconnect-storm": reconnect_storm.run,
     "other-requests": other_requests.run,

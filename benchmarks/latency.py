@@ -52,7 +52,7 @@ def run(folder: Path, *, quick: bool) -> list[Table]:
     cases = {
         REFERENCE: partial(_measure, _same_process, folder, "normal", events),
         f"{REFERENCE}, sync=full": partial(_measure, _same_process, folder, "full", events),
-        "another process": partial(_measure, _other_process, folder, "normal", events),
+        "another process": partial(_measure, other_process, folder, "normal", events),
         "a client of Flask on waitress, in another process": partial(
             _measure, _socket, folder, "normal", events
         ),
@@ -88,14 +88,18 @@ def since(data: str) -> float:
 
 def _measure(follow: Follow, folder: Path, sync: str, events: int) -> Run:
     with TemporaryDirectory(dir=folder) as name:
-        url = f"sqlite:///{name}/log.db?sync={sync}"
-        with Penstock(url) as bus:
-            bus.publish(CHANNEL, str(time.monotonic_ns()))  # opens the log
-            with follow(bus, url, Path(name), events) as wait:
-                with Stopwatch() as watch:
-                    published = _publish(bus, events)
-                    seen = wait()
-                return Run(published, seen, watch.cost.cpu_s / events * 1e6)
+        return measure(follow, f"sqlite:///{name}/log.db?sync={sync}", Path(name), events)
+
+
+def measure(follow: Follow, url: str, folder: Path, events: int) -> Run:
+    """Publish to a log at a steady pace, and see when each event is published, and when it is seen."""
+    with Penstock(url) as bus:
+        bus.publish(CHANNEL, str(time.monotonic_ns()))  # opens the log
+        with follow(bus, url, folder, events) as wait:
+            with Stopwatch() as watch:
+                published = _publish(bus, events)
+                seen = wait()
+            return Run(published, seen, watch.cost.cpu_s / events * 1e6)
 
 
 def _publish(bus: Penstock, events: int) -> list[float]:
@@ -126,7 +130,8 @@ def _same_process(bus: Penstock, url: str, folder: Path, events: int) -> Iterato
 
 
 @contextmanager
-def _other_process(bus: Penstock, url: str, folder: Path, events: int) -> Iterator[Wait]:
+def other_process(bus: Penstock, url: str, folder: Path, events: int) -> Iterator[Wait]:
+    """Follow in a process that is started for it."""
     command = [sys.executable, "-m", "benchmarks.latency", url, str(events)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
         try:

@@ -161,7 +161,8 @@ def test_the_names_for_tests() -> None:
         (penstock.django.astream, STREAM.replace("self", "request")),
         (
             penstock.django.publish,
-            "(channel, data, *, event=None, retry=None, key=None, on_commit=True, using=None, connection=None)",
+            "(channel, data, *, event=None, retry=None, key=None, on_commit=True, using=None, "
+            "connection=None)",
         ),
         (penstock.Penstock.end, "(self, channel)"),
         (penstock.Penstock.aend, "(self, channel)"),

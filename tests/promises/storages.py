@@ -11,9 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from tests.support.nats import NatsServer
+from tests.support.postgres import PostgreSQL
+from tests.support.redis import DURABLE, RedisServer
 from tests.support.tcp_proxy import TcpProxy
+
+TIMEOUT_S = 2  # shorter than some of the faults
 
 Fault = Callable[[random.Random], None]
 
@@ -74,4 +79,54 @@ def sqlite(folder: Path) -> Iterator[Storage]:
     yield Storage(f"sqlite:///{file}", {"another holds the file": lock})
 
 
-STORAGES: dict[str, Callable[[Path], AbstractContextManager[Storage]]] = {"sqlite": sqlite}
+class _Machine(Protocol):
+    """A server, as all of them can be treated."""
+
+    def kill(self) -> None: ...
+    def start(self) -> object: ...
+    def freeze(self) -> None: ...
+
+
+def server_faults(server: _Machine, go_on: Callable[[], None]) -> dict[str, Fault]:
+    """What can befall a server that keeps its data."""
+
+    def kill(rng: random.Random) -> None:
+        server.kill()
+        time.sleep(rng.uniform(0, 1))
+        server.start()
+
+    def freeze(rng: random.Random) -> None:
+        server.freeze()
+        time.sleep(rng.uniform(0, 3))
+        go_on()
+
+    return {"its server is killed": kill, "its server stands still": freeze}
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[Storage]:
+    with RedisServer(*DURABLE) as server, TcpProxy(server.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}?timeout={TIMEOUT_S}"
+        yield Storage(url, network_faults(proxy) | server_faults(server, server.go_on))
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[Storage]:
+    with PostgreSQL({"max_connections": 200}) as server, TcpProxy(server.port) as proxy:
+        url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?timeout={TIMEOUT_S}"
+        yield Storage(url, network_faults(proxy) | server_faults(server, server.thaw))
+
+
+@contextmanager
+def nats(folder: Path) -> Iterator[Storage]:
+    with NatsServer(folder) as server, TcpProxy(server.port) as proxy:
+        url = f"nats://127.0.0.1:{proxy.port}/penstock?timeout={TIMEOUT_S}"
+        yield Storage(url, network_faults(proxy) | server_faults(server, server.thaw))
+
+
+STORAGES: dict[str, Callable[[Path], AbstractContextManager[Storage]]] = {
+    "sqlite": sqlite,
+    "redis": redis,
+    "postgres": postgres,
+    "nats": nats,
+}

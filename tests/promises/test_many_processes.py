@@ -7,7 +7,9 @@ holds of its channels, the log each event that was acknowledged, and none that w
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -115,8 +117,16 @@ def run_with_faults(
             publisher.kill()
         head = wait_for(lambda: last_events(bus), BACK_S, what="the last events are stored")
         log = Log.read(storage.url, head)
-        for client in clients:
-            client.wait_for_all()
+        try:
+            for client in clients:
+                client.wait_for_all()
+        except AssertionError:
+            print(f"the log is at {head}; {dict(faults)}")
+            for server in servers:
+                with contextlib.suppress(ProcessLookupError):  # each thread tells where it is
+                    os.killpg(server.pid, signal.SIGABRT)
+                server.kill()
+            raise
         wait_for(lambda: seen_in_python[-1][0] >= head, QUIET_S, what="the end of the subscriber in Python")
 
     acknowledged = [line for publisher in publishers for line in publisher.acknowledged]
