@@ -41,8 +41,8 @@ LATENCY = (
 )
 FOLLOWING = (
     "CPU time of a process that follows the log and has no stream for what is published by another: "
-    f"batches of 100 as fast as they are stored, and one event every {1000 / latency.RATE:g} ms; what it takes "
-    "in silence is not counted."
+    f"batches of 100 as fast as they are stored, and one event every {1000 / latency.RATE:g} ms; what it "
+    "takes in silence is not counted."
 )
 
 

@@ -17,8 +17,8 @@ system are translated where they arise and hang on ``__cause__``.
     │   ├── LogUnavailable                  NOT stored: the log is away for now; trying again may help
     │   │   └── LogFull                     NOT stored: no room on the disk
     │   ├── AppendUnsure                    stored or not: unknown; publish again with a ``key``
-    │   └── LogUnusable                     will not mend by waiting; the file is left as it is
-    │       ├── NotALog                     the file is something else
+    │   └── LogUnusable                     will not mend by waiting; it is left as it is
+    │       ├── NotALog                     something else is under its name
     │       ├── SchemaTooNew                written by a newer Penstock
     │       ├── LogCorrupt                  damaged
     │       └── LogDenied                   not readable or not writable by this user
@@ -92,7 +92,7 @@ class LogUnusable(LogError):
 
 
 class NotALog(LogUnusable):
-    """The file is no Penstock log."""
+    """What is there under the log's name is no Penstock log."""
 
 
 class SchemaTooNew(LogUnusable):

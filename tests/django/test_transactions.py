@@ -52,6 +52,15 @@ def test_outside_of_a_transaction_it_is_stored_at_once() -> None:
     assert connection.connection is None, "no connection is made for that"
 
 
+def test_a_log_that_cannot_join_a_transaction_says_so() -> None:
+    with transaction.atomic():
+        with pytest.raises(errors.ConfigError, match="connection"):
+            penstock.publish("chat", "hi", connection=connection)
+        with pytest.raises(errors.ConfigError, match="connection"):
+            penstock.publish_many([Event("chat", "hi")], connection=connection)
+    assert stored() == []
+
+
 def test_in_a_transaction_it_waits_for_the_commit() -> None:
     with transaction.atomic():
         assert penstock.publish("chat", "one") is None

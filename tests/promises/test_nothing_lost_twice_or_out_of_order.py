@@ -43,7 +43,7 @@ APP = "tests.apps.basic:app"
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_acknowledged_event_reaches_every_client_once_and_in_order(tmp_path: Path) -> None:
-    run_with_kills(tmp_path, rounds=13)
+    run_with_kills(tmp_path, rounds=8)
 
 
 def test_a_client_that_had_no_event_gets_what_it_missed(tmp_path: Path) -> None:
