@@ -48,6 +48,7 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_types_and_sql(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"penstock/py.typed", "penstock/log/sqlite/schema.sql"} <= names
+    assert {"penstock/log/redis/append.lua", "penstock/log/postgres/append.sql"} <= names
     assert not [name for name in names if name.startswith("tests/")]
 
 

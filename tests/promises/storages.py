@@ -13,14 +13,17 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from tests.support.nats import NatsServer
-from tests.support.postgres import PostgreSQL
-from tests.support.redis import DURABLE, RedisServer
+import pytest
+
+from tests.support.nats import NatsServer, need_nats
+from tests.support.postgres import PostgreSQL, need_postgres
+from tests.support.redis import DURABLE, RedisServer, need_redis
 from tests.support.tcp_proxy import TcpProxy
 
 TIMEOUT_S = 2  # shorter than some of the faults
 
 Fault = Callable[[random.Random], None]
+MakeStorage = Callable[[Path], AbstractContextManager["Storage"]]
 
 
 class Storage(NamedTuple):
@@ -124,9 +127,9 @@ def nats(folder: Path) -> Iterator[Storage]:
         yield Storage(url, network_faults(proxy) | server_faults(server, server.thaw))
 
 
-STORAGES: dict[str, Callable[[Path], AbstractContextManager[Storage]]] = {
-    "sqlite": sqlite,
-    "redis": redis,
-    "postgres": postgres,
-    "nats": nats,
-}
+STORAGES = [
+    pytest.param(sqlite, id="sqlite"),
+    pytest.param(redis, id="redis", marks=need_redis),
+    pytest.param(postgres, id="postgres", marks=need_postgres),
+    pytest.param(nats, id="nats", marks=need_nats),
+]

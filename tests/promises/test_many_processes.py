@@ -12,8 +12,6 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -35,7 +33,7 @@ from tests.promises.chaos import (
     kill,
 )
 from tests.promises.publisher import CHANNELS
-from tests.promises.storages import STORAGES, Storage
+from tests.promises.storages import STORAGES, MakeStorage
 from tests.support.wait import wait_for
 
 SERVERS = {  # a door, and what is served through it
@@ -52,30 +50,21 @@ SHORT_S = 12.0
 BACK_S = 60.0  # after a fault, on two busy cores
 
 
-@pytest.fixture(params=STORAGES)
-def storage(request: pytest.FixtureRequest) -> Callable[[Path], AbstractContextManager[Storage]]:
-    return STORAGES[request.param]
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_faults_cost_no_acknowledged_event(
-    storage: Callable[[Path], AbstractContextManager[Storage]], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("storage", STORAGES)
+def test_faults_cost_no_acknowledged_event(storage: MakeStorage, tmp_path: Path) -> None:
     run_with_faults(storage, tmp_path, SHORT_S)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(SOAK_S + 900)
-def test_faults_cost_no_acknowledged_event_for_long(
-    storage: Callable[[Path], AbstractContextManager[Storage]], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("storage", STORAGES)
+def test_faults_cost_no_acknowledged_event_for_long(storage: MakeStorage, tmp_path: Path) -> None:
     run_with_faults(storage, tmp_path, SOAK_S)
 
 
-def run_with_faults(
-    make: Callable[[Path], AbstractContextManager[Storage]], folder: Path, seconds: float
-) -> None:
+def run_with_faults(make: MakeStorage, folder: Path, seconds: float) -> None:
     rng = random.Random(random.getrandbits(32))
     faults: Counter[str] = Counter()
     recoveries: list[float] = []
