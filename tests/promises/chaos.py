@@ -175,7 +175,7 @@ def kill(server: Server, rng: random.Random) -> None:
     """The whole server, or one worker of gunicorn, which the arbiter replaces."""
     assert server.process is not None
     assert server.process.poll() is None, f"{server} ended by itself:\n{server.log}"
-    workers = psutil.Process(server.pid).children()
+    workers = psutil.Process(server.pid).children() if "gunicorn" in server.command else []
     if workers and rng.random() < 0.5:
         with contextlib.suppress(psutil.NoSuchProcess):
             rng.choice(workers).kill()
