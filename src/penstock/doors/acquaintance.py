@@ -80,9 +80,7 @@ class _Acquaintances:
 
     def _search(self) -> None:
         wanted = frozenset(self._strangers)
-        with contextlib.suppress(
-            RuntimeError
-        ):  # no thread is to be had now: the next finds these too
+        with contextlib.suppress(RuntimeError):  # no thread is to be had now: the next finds these too
             threads.Thread(lambda: self._find(wanted), "penstock-search").start()
             return
         self._searching = False
