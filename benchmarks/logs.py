@@ -96,8 +96,7 @@ def _publishing(engine: Engine, running: Running, quick: bool) -> list[Row]:
         reference = runs[f"own driver, {size} in a round trip"]
         rows.append(
             {
-                "log": engine.name,
-                "": name,
+                "": f"{engine.name}: {name}",
                 "events/s": statistics.median(one.rate for one in found),
                 "reached": median_ratio([one.rate for one in found], [one.rate for one in reference]),
                 "CPU µs per event": statistics.median(one.cpu_us for one in found),

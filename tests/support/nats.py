@@ -244,9 +244,8 @@ def jetstream(url: str, what: str, **more: Any) -> dict[str, Any]:
         async def ignore(error: Exception) -> None:
             pass
 
-        client = await nats.connect(
-            url.replace("nats://", "").split(","), allow_reconnect=False, error_cb=ignore, connect_timeout=2
-        )
+        servers = [f"nats://{host}" for host in url.replace("nats://", "").split(",")]
+        client = await nats.connect(servers, allow_reconnect=False, error_cb=ignore, connect_timeout=2)
         try:
             answer = await client.request(f"$JS.API.{what}", json.dumps(more).encode() if more else b"", 2)
             told: dict[str, Any] = json.loads(answer.data)

@@ -5,15 +5,18 @@ python -m tests.log.nats.deeds DEED ARGUMENTS
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
+import socket
 import sys
 import warnings
 
 from penstock import Penstock
 from penstock.bus import _abandoned
 from penstock.core.event import Event
+from penstock.log.nats import NatsLog
 from tests.log.deeds import end_as_a_worker_does, tell, wait_to_be_told
 from tests.support.nats import open_nats
 
@@ -61,19 +64,26 @@ def fork(url: str) -> None:
     records = bus.subscribe("check", after="earliest")
     bus.publish("check", "parent 1")
     assert next(records).data == "parent 1"
+    log = bus.engine.log
+    assert isinstance(log, NatsLog)
     pid = os.fork()
     if pid == 0:
-        end_as_a_worker_does(lambda: _in_the_child(bus))
+        end_as_a_worker_does(lambda: _in_the_child(bus, log))
     _, status = os.waitpid(pid, 0)
     assert status == 0, status
     assert next(records).data == "child"
     bus.publish("check", "parent 2")
     assert next(records).data == "parent 2"
+    assert log._connection.number == 1, "it did not have to be made anew"
     bus.close()
     tell("over")
 
 
-def _in_the_child(bus: Penstock) -> None:
+def _in_the_child(bus: Penstock, log: NatsLog) -> None:
+    transport = log._connection._transport
+    assert transport is not None
+    with contextlib.suppress(OSError):  # as a destructor may, of TLS for one
+        transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
     bus.publish("check", "child")
     records = bus.subscribe("check", after="earliest")
     assert [next(records).data for _ in range(2)] == ["parent 1", "child"]

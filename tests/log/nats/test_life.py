@@ -119,7 +119,11 @@ def test_many_logs_share_a_stream_without_starving_each_other(url: str, logs: Lo
     def write(number: int) -> None:
         log = logs()
         while not over.is_set():
-            log.append([Event("check", str(number))])
+            key = f"{number} {counts[number]}" if number < 2 else None
+            event = Event("check", str(number), key=key)
+            [seq] = log.append([event]).seqs
+            if key is not None:
+                assert list(log.append([event]).seqs) == [seq]
             counts[number] += 1
 
     with ExitStack() as stack:

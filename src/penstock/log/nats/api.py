@@ -92,7 +92,7 @@ class Api:
         stream = self._settings.stream
         made = await self.request("CONSUMER.CREATE", {"stream_name": stream, "config": config})
         api, name = f"{self._prefix}.CONSUMER", f"{stream}.{made['name']}"
-        return Consumer(self._connection, api, name, made["num_pending"])
+        return Consumer(self._connection, api, name, made["num_pending"], self._settings.answer_s)
 
 
 class Consumer:
@@ -102,10 +102,11 @@ class Consumer:
         pending: how many there were when it was made, about.
     """
 
-    def __init__(self, connection: Connection, api: str, name: str, pending: int) -> None:
+    def __init__(self, connection: Connection, api: str, name: str, pending: int, answer_s: float) -> None:
         self._connection = connection
         self._api = api
         self._name = name
+        self._until = time.monotonic() + answer_s  # till then it may be on its way to be known everywhere
         self.pending = pending
 
     async def next(self, count: int, most_bytes: int = 0) -> list[Entry]:
@@ -116,7 +117,16 @@ class Consumer:
         if most_bytes:
             wanted["max_bytes"] = most_bytes
         subject, payload = f"{self._api}.MSG.NEXT.{self._name}", json.dumps(wanted).encode()
-        return [read_entry(m.data) for m in await self._connection.ask_for_many(subject, payload, count)]
+        while True:
+            try:
+                answers = await self._connection.ask_for_many(subject, payload, count)
+                break
+            except NoResponders:
+                if time.monotonic() > self._until:
+                    raise
+            await asyncio.sleep(_PAUSE_S)
+        self._until = 0.0
+        return [read_entry(answer.data) for answer in answers]
 
     async def end(self) -> None:
         """Let the server forget it, which it would do by itself some time later."""

@@ -6,10 +6,10 @@ whole stream, and the append is stored only if that one is still the newest: nob
 in between. Most keys are new. So the first try does not ask at all, but lets JetStream refuse a message whose
 subject has one already (``Nats-Expected-Last-Subject-Sequence: 0``); that costs nothing.
 
-A signpost counts only if the message that it points to is of the same append. The chain of an append is
-stored without anything in between, or it ends early (its writer died, or another was faster): then nothing
-is where its signposts point to, or something else is, and the key is free. They are removed with what is
-trimmed, as their message is; until then a key whose record is trimmed is free as well.
+A signpost counts only if the message that it points to has the key. The chain of an append is stored without
+anything in between, or it ends early (its writer died, or another was faster): then nothing is where its
+signposts point to, or something else is, and the key is free. They are removed with what is trimmed, as their
+message is; until then a key whose record is trimmed is free as well.
 
 **Channels.** In the same way the newest messages under a channel's subjects lead to its newest events: those
 with events, of the first channel of an append, and signposts for the others.
@@ -53,6 +53,9 @@ class Appending:
         }
         self._body = b"" if self._keys else encode(events)
         self._seqs: list[int] = []
+        self._taken: dict[_Key, int] = {}  # keys that are there already, and their seqs
+        self._looked_in = ""  # the epoch where that is so
+        self._is_some_void = False
 
     async def run(self) -> Appended:
         """Store the events."""
@@ -62,11 +65,15 @@ class Appending:
             return Appended(entry.epoch, entry.first, self._seqs, entry.time)
         return Appended(tip.epoch, tip.head + 1, self._seqs, time.time())
 
-    async def _make(self, tip: Entry, losses: int) -> list[Message]:
-        taken: dict[_Key, int] = {}
+    async def _make(self, tip: Entry, look: bool) -> list[Message]:
         used: set[_Key] = set()
-        if self._keys and losses:
-            taken, used = await self._look_up(tip)
+        if look or self._is_some_void:  # a void signpost may be another by now
+            self._taken, used = await self._look_up(tip)
+            self._is_some_void = bool(used)
+        elif self._looked_in != tip.epoch:
+            self._taken = {}
+        self._looked_in = tip.epoch
+        taken = {key: seq for key, seq in self._taken.items() if seq > tip.trimmed}
         new = self._number(tip.head + 1, taken)
         if not new:
             return []
@@ -100,29 +107,23 @@ class Appending:
         return new
 
     async def _look_up(self, tip: Entry) -> tuple[dict[_Key, int], set[_Key]]:
-        """The seqs of keys that are taken, and all keys whose subject has a message."""
+        """The seqs of keys that are taken, and the keys that are not though there is a signpost."""
         found = await self._stream.get_all([{"last_by_subj": subject} for subject in self._keys.values()])
         newest = {key: entry for key, entry in zip(self._keys, found, strict=True) if entry is not None}
-        places = {entry.place + entry.left for entry in newest.values()}
+        places = {sign.place + sign.left for sign in newest.values()}
         entries = await self._stream.get_all([{"seq": place} for place in places])
-        told = {
-            entry.place: (
-                entry.id,
-                {(r.channel, r.key): r.seq for r in entry.records(tip.epoch, tip.trimmed)},
-            )
+        there = {
+            (record.channel, record.key): record.seq
             for entry in entries
             if entry is not None
+            for record in entry.records(tip.epoch, tip.trimmed)
         }
-        taken = {}
-        for key, sign in newest.items():
-            own, seqs = told.get(sign.place + sign.left, ("", {}))
-            if own == sign.id and key in seqs:  # else the signpost is void, or the record trimmed
-                taken[key] = seqs[key]
-        return taken, set(newest)
+        taken = {key: there[key] for key in newest if key in there}
+        return taken, set(newest) - set(taken)
 
     def _check_size(self, entry: Entry) -> None:
         most = self._connection.max_payload
-        size = len(entry.payload()) + HEADER_BYTES
+        size = entry.end_size - entry.size + HEADER_BYTES
         if most and size > most:
             raise EventTooLarge(
                 f"{entry.events} event(s) make a message of {size} bytes, over the server's max_payload of "

@@ -38,7 +38,7 @@ from penstock.log.nats.url import Settings
 
 logger = logging.getLogger("penstock.log")
 
-Make = Callable[[Entry, int], Awaitable[list[Message]]]
+Make = Callable[[Entry, bool], Awaitable[list[Message]]]
 
 SURE_S = 2.0  # no server that lost what it had is back sooner
 LISTEN_S = 30.0  # who did not need to hear for so long listens no more
@@ -194,8 +194,8 @@ class Chain:
         """Add messages, all or none.
 
         Args:
-            make: makes them, given the newest entry and how often this was tried already; it is called
-                again whenever others were faster.
+            make: makes them, given the newest entry, and whether to look what there is already: one that
+                was to be the first of its subject was not. It is called again whenever others were faster.
 
         Returns:
             The entry that they follow, and the messages; none if ``make`` made none.
@@ -206,33 +206,35 @@ class Chain:
         async with self._writing:
             began = time.monotonic()
             deadline = began + self._settings.timeout_s
-            losses = 0
+            losses, look = 0, False
             tip = await self.known()
             while True:
                 tip = await self._let_signposts_pass(tip)
-                messages = await make(tip, losses)
+                messages = await make(tip, look)
                 if not messages:
                     return tip, []
                 try:
-                    if await self._store(messages, tip.place, deadline, explain=losses > 0):
-                        return tip, messages
-                    losses += 1
+                    refused = await self._store(messages, tip.place, deadline, explain=losses > 0)
                 except NoResponders:  # the stream may be gone: to look for it makes it anew
                     if time.monotonic() > began + self._stream.answer_s:
                         raise
                     await asyncio.sleep(_PAUSE_S)
                     tip = await self.refresh()
                     continue
+                if refused is None:
+                    return tip, messages
+                losses += 1
                 if time.monotonic() > deadline:
                     raise LogUnavailable(
                         f"for {self._settings.timeout_s:g} s others were faster to write to "
                         f"{self._settings.url}; nothing was stored"
                     )
-                tip = await self._newer(tip, losses, messages)
+                look = refused.last is not None and refused.last <= tip.place  # of a subject, not the stream
+                tip = await (self.refresh() if look else self._newer(tip, losses))
 
-    async def _newer(self, tip: Entry, losses: int, messages: list[Message]) -> Entry:
-        """The newest entry, after others were faster, or a key was not new."""
-        if not await self.listen() and not any(message.only_if_new for message in messages):
+    async def _newer(self, tip: Entry, losses: int) -> Entry:
+        """The newest entry, after others were faster."""
+        if not await self.listen():
             if losses > _CALM_LOSSES:
                 await asyncio.sleep(random.random() * _WAIT_S_PER_LOSS * min(losses, _MOST_LOSSES))
             await self.follower.wait_for(lambda: self.tip is not tip, _HEAR_WITHIN_S)
@@ -247,23 +249,25 @@ class Chain:
         await self.follower.wait_for(lambda: self.tip is not None and not self.tip.left, _SIGNPOSTS_WITHIN_S)
         return await self.known()
 
-    async def _store(self, messages: list[Message], after: int, deadline: float, *, explain: bool) -> bool:
+    async def _store(
+        self, messages: list[Message], after: int, deadline: float, *, explain: bool
+    ) -> Refused | None:
         entry = messages[-1].entry
         self._in_flight = entry.id
         try:
-            stored = await store(self._stream, messages, after, deadline, explain=explain)
+            refused = await store(self._stream, messages, after, deadline, explain=explain)
         finally:
             self._in_flight = ""
-        if stored:
+        if refused is None:
             self._sure = self._connection.number, time.monotonic()
             self._take(entry, own=True)
             self._anchor = entry
-        return stored
+        return refused
 
     async def renew(self, epoch: str) -> None:
         """Begin a new epoch if the present one is still this."""
 
-        async def make(tip: Entry, _: int) -> list[Message]:
+        async def make(tip: Entry, look: bool) -> list[Message]:
             if tip.epoch != epoch:
                 return []
             return [Message(self._stream.subjects.state, tip.next(time.time(), epoch=new_epoch()))]

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
-import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,12 +16,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-from penstock.errors import ConfigError, LogDenied, LogError, MissingExtra
-from penstock.log.nats.errors import ConnectionLost, NoResponders, connecting, denied, is_denial
+from penstock.errors import ConfigError, LogDenied, LogError
+from penstock.log.nats.dial import dial, end, tasks_of
+from penstock.log.nats.errors import ConnectionLost, NoResponders, connecting, denied
 from penstock.log.nats.loop import Loop
 from penstock.log.nats.url import Server, Settings
-
-logger = logging.getLogger("penstock.log")
 
 _NO_RESPONDERS = "503"
 _HANG_UPS = 3  # a server that does not let us in hangs up, and why may be lost: it is asked again
@@ -208,7 +205,7 @@ class Connection:
         """Let go of the connection, without a word to the server and without waiting for it."""
         client, self._client = self._client, None
         if client is not None:
-            await _end(client, self._transport)
+            await end(client, self._transport)
         self._fail(ConnectionLost("the connection was dropped"))
 
     async def move(self) -> None:
@@ -243,68 +240,22 @@ class Connection:
         raise connecting(errors, self._settings.url) from next(reversed(errors.values()))
 
     async def _connect_to(self, server: Server) -> Client:
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, Loop)
-        client, settings = Client(), self._settings
-        refused: list[Exception] = []
-
         async def failed(error: Exception) -> None:
-            refused.append(error)
-            if client is self._client:
+            if client is not None and client is self._client:
                 self._denied(error)
 
         def ended(_: object) -> None:
-            if client is self._client:
+            if client is not None and client is self._client:
                 self._fail(ConnectionLost(f"the connection to {server} broke"))
                 self._lost()
 
-        def secret(text: str | None) -> Callable[[], str] | None:
-            return None if text is None else lambda: self._only_if_secured(loop, text)
-
-        options: dict[str, Any] = {
-            "user": settings.user,
-            "password": secret(settings.password),
-            "token": secret(settings.token),
-            "user_credentials": settings.creds,
-            "nkeys_seed": settings.nkey,
-            "tls": _tls_context(settings),
-        }
-        try:
-            async with asyncio.timeout(settings.connect_timeout_s):
-                await client.connect(
-                    f"nats://{server}",
-                    error_cb=failed,
-                    name="penstock",
-                    allow_reconnect=False,
-                    max_reconnect_attempts=1,
-                    reconnect_time_wait=0,
-                    connect_timeout=settings.connect_timeout_s,  # type: ignore[arg-type]
-                    inbox_prefix=settings.inbox,
-                    **{name: value for name, value in options.items() if value is not None},
-                )
-                if not client.is_connected:
-                    raise ConnectionResetError("it hung up")
-                self._only_if_secured(loop, "")
-                for task in _tasks(client):
-                    task.add_done_callback(ended)
-                self._inbox = client.new_inbox()
-                await client.subscribe(f"{self._inbox}.*", cb=self._answered)
-        except BaseException as error:
-            told = [*filter(is_denial, refused), *refused]  # before what the end of it brings about
-            await _end(client, loop.transport)
-            if isinstance(error, ModuleNotFoundError) and error.name == "nkeys":
-                raise MissingExtra(
-                    "nkeys is not installed, which creds= and nkey= need: pip install nkeys"
-                ) from error
-            if told and not isinstance(error, asyncio.CancelledError):
-                raise told[0] from error  # the server's own words, where there are some
-            raise
+        client: Client | None = None
+        client = await dial(server, self._settings, failed)
+        for task in tasks_of(client):
+            task.add_done_callback(ended)
+        self._inbox = client.new_inbox()
+        await client.subscribe(f"{self._inbox}.*", cb=self._answered)
         return client
-
-    def _only_if_secured(self, loop: Loop, secret: str) -> str:
-        if self._settings.tls and not loop.secured:
-            raise ssl.SSLError("the server has no TLS, which tls=yes demands: nothing secret was sent")
-        return secret
 
     def _take_note_of(self, client: Client) -> None:
         loop = asyncio.get_running_loop()
@@ -313,6 +264,8 @@ class Connection:
         self.max_payload = client.max_payload
         info: Mapping[str, Any] = client._server_info  # there is no other way to it
         self.has_jetstream = bool(info.get("jetstream"))
+        if loop.secured:
+            return  # those that it tells of are numbers, for which certificates seldom are
         for found in client.discovered_servers:
             server = Server(found.hostname or "", found.port or 0)
             if server not in self._servers:
@@ -334,39 +287,3 @@ class Connection:
             subject = text.partition('"')[2].rpartition('"')[0]
             self._denial = denied(error, self._settings.url)
             self._fail(self._denial, subject if "for publish" in text else None)
-
-
-async def _end(client: Client, transport: asyncio.Transport | None) -> None:
-    """Close it at once: what is on its way to the server is not waited for."""
-    for _ in range(3):
-        await asyncio.sleep(0)  # the driver hands on what it has: it could not be closed with it
-    tasks = _tasks(client)
-    if transport is not None:
-        transport.abort()
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(1):
-            await client.close()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _tasks(client: Client) -> list[asyncio.Task[None]]:
-    """What the driver lets run for a connection; it does not always tell of their end, nor bring it about."""
-    tasks = [client._reading_task, client._flusher_task, client._ping_interval_task]
-    tasks += [subscription._wait_for_msgs_task for subscription in client._subs.values()]
-    return [task for task in tasks if task is not None]
-
-
-def _tls_context(settings: Settings) -> ssl.SSLContext | None:
-    if not (settings.tls or settings.tls_ca or settings.tls_cert):
-        return None
-    try:
-        context = ssl.create_default_context(cafile=settings.tls_ca)
-        if settings.tls_cert is not None:
-            context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except OSError as error:  # ssl.SSLError too
-        raise ConfigError(
-            f"the certificates that {settings.url} names cannot be read: {error}; nothing was opened"
-        ) from error
-    return context

@@ -34,6 +34,7 @@ _OVERLAP = 10065
 _NO_CLUSTER = 10074
 _NO_PEERS = 10005
 _STORE_FAILED = 10077
+_WRONG_LAST = re.compile(r"wrong last sequence: (\d+)")
 _NO_ROOM = re.compile("maximum|no space|quota|resource|limit", re.IGNORECASE)
 _DENIED = re.compile(r"authori[sz]ation|authentication|permissions|credential|nonce|nkey", re.IGNORECASE)
 
@@ -52,11 +53,14 @@ class Refused(Exception):
     Attributes:
         number: of JetStream's list of errors.
         code: as of HTTP.
+        last: the place of the newest message, of the stream or of a subject, if it is not the expected one.
     """
 
     def __init__(self, error: dict[str, Any]) -> None:
         self.number = int(error.get("err_code", 0))
         self.code = int(error.get("code", 0))
+        found = _WRONG_LAST.search(str(error.get("description", "")))
+        self.last = int(found[1]) if found is not None else None
         super().__init__(f"{error.get('description', 'no reason given')} ({self.number or self.code})")
 
 

@@ -79,11 +79,9 @@ class Latest:
         for entry in await self._stream.get_all([{"seq": place} for place in missing]):
             if entry is not None:
                 entries[entry.place] = entry
-        targets = {sign.place + sign.left: sign.id for sign in signs}
         return {
             record.seq: record
-            for place, own in targets.items()
-            if (found := entries.get(place)) is not None and found.id == own  # else the signpost is void
-            for record in found.records(tip.epoch, tip.trimmed)
+            for entry in entries.values()
+            for record in entry.records(tip.epoch, tip.trimmed)
             if (ends or not record.end) and subscription.covers(record.channel)
         }

@@ -12,6 +12,7 @@ import contextlib
 import os
 import selectors
 import socket
+import ssl
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
@@ -181,11 +182,13 @@ class Loop(asyncio.SelectorEventLoop):
 
     Attributes:
         transport: the one that was made last.
-        secured: whether TLS was begun on it.
+        must_be_secured: whether nothing may be sent before TLS is begun.
+        secured: whether it is.
     """
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
+        self.must_be_secured = False
         self.secured = False
         super().__init__(_Selector())
 
@@ -218,15 +221,24 @@ class Loop(asyncio.SelectorEventLoop):
             _protect(sock)
             transport, client = await super().create_connection(factory, sock=sock, **more)
             transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+            if self.must_be_secured:
+                transport.write = self._guarded(transport.write)  # type: ignore[method-assign,assignment]
             self.transport = transport
             return transport, client
         raise error or OSError(f"{host} has no address")
 
     async def start_tls(self, *args: Any, **more: Any) -> Any:
         """As asyncio's."""
-        transport = await super().start_tls(*args, **more)
         self.secured = True
-        return transport
+        return await super().start_tls(*args, **more)
+
+    def _guarded(self, write: Callable[[Any], None]) -> Callable[[Any], None]:
+        def write_if_secured(data: Any) -> None:
+            if not self.secured:
+                raise ssl.SSLError("the server has no TLS, which tls=yes demands: nothing was said to it")
+            write(data)
+
+        return write_if_secured
 
     async def _addresses(self, host: str, port: int) -> list[Any]:
         """Numbers are no question; a name is asked for in a thread, for that may take its time."""

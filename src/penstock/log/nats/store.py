@@ -17,7 +17,7 @@ _PAUSE_S = 0.05  # between tries to find out
 
 async def store(
     stream: Stream, messages: Sequence[Message], after: int, deadline: float, *, explain: bool
-) -> bool:
+) -> Refused | None:
     """Store messages after a place, all or none.
 
     Args:
@@ -28,7 +28,7 @@ async def store(
         explain: find out why, if the last is refused because others before it were.
 
     Returns:
-        Whether they are stored. If not they never will be.
+        None once they are stored; else why they are not and never will be.
 
     Raises:
         AppendUnsure: if nobody can say.
@@ -38,11 +38,11 @@ async def store(
     while True:
         try:
             await stream.publish(messages, after, explain=explain)
-            return True
+            return None
         except Refused as error:
             if not sent:
                 if error.number in OTHERS_WROTE:
-                    return False
+                    return error
                 raise
             cause: Exception = error
         except ConnectionLost as error:
@@ -55,7 +55,7 @@ async def store(
             async with asyncio.timeout(max(stream.answer_s, deadline - time.monotonic())):
                 stored = await _find(stream, messages, after)
             if stored is not None:
-                return stored
+                return None if stored else Refused({})
         except (LogError, NoResponders, Refused, ConnectionLost, Error, OSError) as error:
             cause = error
         if time.monotonic() > deadline:

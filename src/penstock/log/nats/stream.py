@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,9 +24,6 @@ _REMEMBER_IDS_NS = 2_000_000_000
 _LAST_SEQUENCE, _LAST_ID = "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Msg-Id"
 _LAST_OF_SUBJECT, _ID = "Nats-Expected-Last-Subject-Sequence", "Nats-Msg-Id"
 HEADER_BYTES = 300  # at most, of a message that is published here
-
-
-_WRONG_LAST = re.compile(r"wrong last sequence: (\d+)")
 
 
 class Message(NamedTuple):
@@ -209,8 +205,7 @@ class Stream:
         """
         headers = {_LAST_SEQUENCE: str(2**63 - 1)}
         [told] = await self._api.ask_all([Question(self.subjects.state, b"", headers)])
-        found = _WRONG_LAST.search(str(told.get("error", {}).get("description", "")))
-        return int(found[1]) if found is not None else 0
+        return Refused(told.get("error", {})).last or 0
 
     async def listen(self, heard: Callable[[Entry], None]) -> Callable[[], Awaitable[None]]:
         """Hear from now on of each message that was stored, signposts aside, while the connection holds.

@@ -43,7 +43,7 @@ class Trimming:
         epoch = tip.epoch
         self._expired = await self._find(tip, first)
 
-        async def hide(tip: Entry, _: int) -> list[Message]:
+        async def hide(tip: Entry, look: bool) -> list[Message]:
             if tip.epoch != epoch or self._expired <= tip.trimmed:
                 return []
             entry = tip.next(time.time(), trimmed=self._expired)
