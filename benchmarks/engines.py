@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import psycopg
@@ -105,23 +106,23 @@ def _nats() -> Callable[[Path], AbstractContextManager[Running]]:
     def start(folder: Path) -> Iterator[Running]:
         import nats
 
-        with NatsServer(folder) as server:
+        with TemporaryDirectory(dir=folder) as name, NatsServer(Path(name)) as server:
 
             @contextmanager
             def writer() -> Iterator[Write]:
-                name = f"bare{next(_numbers)}"
+                stream_name = f"bare{next(_numbers)}"
                 with asyncio.Runner() as runner:
 
                     async def connect() -> Any:
                         client = await nats.connect(f"nats://127.0.0.1:{server.port}")
-                        await client.jetstream().add_stream(name=name, subjects=[name])
+                        await client.jetstream().add_stream(name=stream_name, subjects=[stream_name])
                         return client
 
                     client = runner.run(connect())
                     stream = client.jetstream()
 
                     async def store(texts: Sequence[str]) -> None:
-                        await asyncio.gather(*[stream.publish(name, text.encode()) for text in texts])
+                        await asyncio.gather(*[stream.publish(stream_name, text.encode()) for text in texts])
 
                     yield lambda texts: runner.run(store(texts))
                     runner.run(client.close())
