@@ -17,9 +17,12 @@ import pytest
 from benchmarks.__main__ import MEASUREMENTS
 from benchmarks.load import LoadFailed, generate
 from benchmarks.systems import SYSTEMS
+from tests.support.nats import need_nats
 from tests.support.needs import need_compiler
 from tests.support.ports import free_port
+from tests.support.postgres import need_postgres
 from tests.support.processes import ROOT, environment
+from tests.support.redis import need_redis
 
 
 def bench(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -31,7 +34,13 @@ def bench(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", MEASUREMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[need_redis, need_postgres, need_nats] if name == "logs" else [])
+        for name in MEASUREMENTS
+    ],
+)
 def test_a_quick_run_prints_tables_whose_rows_have_all_columns(name: str, tmp_path: Path) -> None:
     done = bench("--quick", name, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
