@@ -15,7 +15,7 @@ system are translated where they arise and hang on ``__cause__``.
     ├── MalformedPosition (ValueError)      text that is not ``epoch:seq``
     ├── LogError
     │   ├── LogUnavailable                  NOT stored: the log is away for now; trying again may help
-    │   │   └── LogFull                     NOT stored: no room on the disk
+    │   │   └── LogFull                     NOT stored: no room, on the disk or in memory
     │   ├── AppendUnsure                    stored or not: unknown; publish again with a ``key``
     │   └── LogUnusable                     will not mend by waiting; it is left as it is
     │       ├── NotALog                     something else is under its name

@@ -110,7 +110,7 @@ class Tail:
             bounds = self._log.bounds()
             self._deliver(Moved(bounds, bounds.head))
         if self.error is not None:
-            warn(logger, "%s is back", self._log.url)
+            warn(logger, "%s is back", self._log.url, about=self._log.url)
         self.error = None
         self.looked.set()
         self._changed()

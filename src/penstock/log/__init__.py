@@ -50,8 +50,11 @@ def log_maker(url: str) -> LogMaker:
         raise ConfigError(f"no log is known for {shown}; there are {known}, as in 'sqlite:///app.db'")
     try:
         split = urlsplit(url)
-    except ValueError as error:
-        raise ConfigError(f"the URL of a {scheme}: log cannot be read: {error}") from error
+    except ValueError:  # whose words may have the password
+        raise ConfigError(
+            f"the URL of a {scheme}: log cannot be read: its host has a letter that no host has, or a '[' "
+            "without its ']'. In a user's name or a password such are written as %5B"
+        ) from None
     return kind.maker()(split)
 
 
@@ -60,21 +63,27 @@ class _Kind(NamedTuple):
 
     package: str
     extra: str | None = None  # that has the driver
+    beside: str = ""  # what the driver needs, where the system does not have it
+
+    @property
+    def install(self) -> str:
+        """What is to be installed, as it is written for pip."""
+        return f"'penstock[{self.extra}]'" + (f" '{self.beside}'" if self.beside else "")
 
     def maker(self) -> Callable[[SplitResult], LogMaker]:
         try:
             module = import_module(self.package)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             if self.extra is None or (error.name or "").startswith("penstock"):
                 raise
             raise MissingExtra(
-                f"{error.name} is not installed, which this log needs: pip install 'penstock[{self.extra}]'"
+                f"the driver that this log needs cannot be imported ({error}): pip install {self.install}"
             ) from error
         return cast(Callable[[SplitResult], LogMaker], module.from_url)
 
 
 _REDIS = _Kind("penstock.log.redis", "redis")
-_POSTGRES = _Kind("penstock.log.postgres", "postgres")
+_POSTGRES = _Kind("penstock.log.postgres", "postgres", beside="psycopg[binary]")
 _KINDS = {
     "memory": _Kind("penstock.log.memory"),
     "sqlite": _Kind("penstock.log.sqlite"),
