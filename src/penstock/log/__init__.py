@@ -1,7 +1,8 @@
 """Durable, totally ordered logs, one engine each.
 
-The rule of this layer: it imports ``penstock.core``, ``penstock.threads`` and ``penstock.errors``, and a
-driver only in the package of the engine that needs it. Its locks and its waiting are of ``penstock.threads``.
+The rule of this layer: it imports ``penstock.core``, ``penstock.loops``, ``penstock.threads`` and
+``penstock.errors``, and a driver only in the package of the engine that needs it. Its locks and its waiting
+are of ``penstock.threads``.
 ``open_log`` turns a URL into a log.
 """
 

@@ -11,8 +11,8 @@ from penstock.errors import AppendUnsure, LogUnavailable
 from penstock.log.nats import NatsLog
 from penstock.testing import LOG_CHECKS
 from penstock.testing.storage import everything
+from tests.log.load import Load
 from tests.log.nats.conftest import Logs
-from tests.log.nats.load import Load
 from tests.support.nats import NatsCluster, need_nats, new_stream, open_nats
 from tests.support.wait import wait_for
 

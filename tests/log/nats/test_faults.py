@@ -17,8 +17,8 @@ from penstock.core.position import Bounds
 from penstock.errors import AppendUnsure, Closed, LogUnavailable
 from penstock.log.base import WAIT_S, Appended, Log, Retention
 from penstock.testing.storage import everything
+from tests.log.load import Load
 from tests.log.nats.conftest import Logs
-from tests.log.nats.load import Load
 from tests.support.nats import NatsServer, jetstream, need_nats
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.wait import wait_for

@@ -15,8 +15,8 @@ from penstock.errors import AppendUnsure, Closed, LogUnavailable
 from penstock.log.base import WAIT_S, Appended, Log
 from penstock.log.postgres import PostgresLog
 from penstock.testing.storage import everything
+from tests.log.load import Load
 from tests.log.postgres.children import Child
-from tests.log.postgres.load import Load
 from tests.support.postgres import PostgreSQL, need_postgres
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.wait import DEADLINE_S, wait_for

@@ -19,7 +19,7 @@ from nats.errors import Error
 from penstock.errors import ConfigError, LogDenied, LogError
 from penstock.log.nats.dial import dial, end, tasks_of
 from penstock.log.nats.errors import ConnectionLost, NoResponders, connecting, denied
-from penstock.log.nats.loop import Loop
+from penstock.log.nats.sockets import Loop
 from penstock.log.nats.url import Server, Settings
 
 _NO_RESPONDERS = "503"

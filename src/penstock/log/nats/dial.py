@@ -12,7 +12,7 @@ from nats.aio.client import Client
 
 from penstock.errors import ConfigError, MissingExtra
 from penstock.log.nats.errors import is_denial
-from penstock.log.nats.loop import Loop
+from penstock.log.nats.sockets import Loop
 from penstock.log.nats.url import Server, Settings
 
 

@@ -66,6 +66,11 @@ class Load:
             lambda: len(self.acked) >= enough or self.errors, 60, what=f"{enough} batches are acknowledged"
         )
 
+    def until_refused(self) -> None:
+        """Wait until somebody is told that it cannot be."""
+        told = len(self.refused | self.unsure)
+        wait_for(lambda: len(self.refused | self.unsure) > told, what="a publisher is told of it")
+
     def until_followed(self) -> None:
         """Wait until the follower has what is acknowledged by now."""
         last = max(appended.seqs[-1] for appended in list(self.acked.values()))
