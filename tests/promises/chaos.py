@@ -42,10 +42,10 @@ Seen = tuple[int, str]  # seq, data
 class Publisher:
     """One kind of publisher through all its lives."""
 
-    def __init__(self, kind: str, url: str, folder: Path, rng: random.Random, *, brave: bool = False) -> None:
+    def __init__(self, kind: str, url: str, folder: Path, rng: random.Random, *options: str) -> None:
         self.kind = kind
         self.lives = 0
-        self._brave = brave  # goes on when the log is away
+        self._options = options
         self._url = url
         self._folder = folder
         self._random = rng
@@ -65,7 +65,7 @@ class Publisher:
     def start(self) -> None:
         self.lives += 1
         command = [sys.executable, "-m", "tests.promises.publisher", self._url, self.kind]
-        command += [str(self.lives), str(self._random.getrandbits(32)), *(["brave"] if self._brave else [])]
+        command += [str(self.lives), str(self._random.getrandbits(32)), *self._options]
         self._process = subprocess.Popen(command, cwd=self._folder, env=environment(), stdin=subprocess.PIPE)
 
     def kill(self) -> None:

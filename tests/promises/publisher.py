@@ -1,6 +1,6 @@
 """A publisher that may be killed at any moment, and that notes what was acknowledged.
 
-    python -m tests.promises.publisher URL KIND LIFE SEED [brave]
+    python -m tests.promises.publisher URL KIND LIFE SEED [brave] [calm]
 
 Once an event is acknowledged, and not before, it goes into the file ``KIND-LIFE.acks`` as
 ``seq channel data``, by one system call, which outlives the process. Each kind publishes in its own
@@ -9,6 +9,8 @@ stored without coming to note it is published again. It ends with its stdin, so 
 
 A brave one goes on when the log is away: data of which it was told that it is not stored goes into the file
 ``KIND-LIFE.refused``, a line each, and of what nobody can tell it notes nothing.
+
+A calm one pauses for longer: where one process reads many streams, it has to keep up.
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ from penstock import Event, Penstock, Position
 from penstock.errors import AppendUnsure, LogUnavailable
 
 CHANNELS = ["news", "orders", "room/1", "room/2"]
+CALM = 8  # times as long
 
 
 class Publisher:
-    def __init__(self, bus: Penstock, kind: str, life: int, seed: int, *, brave: bool) -> None:
+    def __init__(self, bus: Penstock, kind: str, life: int, seed: int, *, brave: bool, calm: bool) -> None:
         self.bus = bus
         self.brave = brave
+        self.pauses = CALM if calm else 1
         self.kind = kind
         self.name = f"{kind}-{life}"
         self.random = random.Random(seed)
@@ -100,7 +104,7 @@ class Publisher:
 
     def turns(self, pause_s: float, first: int = 0) -> Iterator[int]:
         """Count, with pauses of random length, until stdin ends."""
-        while not select.select([0], [], [], self.random.uniform(0, pause_s))[0]:
+        while not select.select([0], [], [], self.pauses * self.random.uniform(0, pause_s))[0]:
             yield first
             first += 1
 
@@ -153,6 +157,6 @@ def acknowledged(file: Path) -> list[tuple[int, str, str]]:
 
 if __name__ == "__main__":
     url, kind, life, seed, *options = sys.argv[1:]
-    brave = options == ["brave"]
+    brave, calm = "brave" in options, "calm" in options
     with Penstock(url, publish_timeout=1 if brave else 5) as bus:
-        KINDS[kind](Publisher(bus, kind, int(life), int(seed), brave=brave))
+        KINDS[kind](Publisher(bus, kind, int(life), int(seed), brave=brave, calm=calm))

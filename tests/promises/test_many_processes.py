@@ -11,8 +11,10 @@ import os
 import random
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -67,8 +69,7 @@ def test_faults_cost_no_acknowledged_event_for_long(storage: MakeStorage, tmp_pa
 
 def run_with_faults(make: MakeStorage, folder: Path, seconds: float) -> None:
     rng = random.Random(random.getrandbits(32))
-    faults: Counter[str] = Counter()
-    recoveries: list[float] = []
+    recoveries: dict[str, list[float]] = defaultdict(list)
     with contextlib.ExitStack() as stack:
         storage = stack.enter_context(make(folder))
         env = {"PENSTOCK_URL": storage.url, "PENSTOCK_KEEP_ALIVE": "1", "PENSTOCK_PUBLISH_TIMEOUT": "1"}
@@ -86,23 +87,22 @@ def run_with_faults(make: MakeStorage, folder: Path, seconds: float) -> None:
             stack.callback(client.close)
         for client in clients:
             client.wait_for_notice("penstock.position")
-        publishers = [Publisher(kind, storage.url, folder, rng, brave=True) for kind in PUBLISHERS]
+        publishers = [Publisher(kind, storage.url, folder, rng, "brave", "calm") for kind in PUBLISHERS]
         for publisher in publishers:
             stack.callback(publisher.kill)
             publisher.start()
 
         until = time.monotonic() + seconds
-        while time.monotonic() < until or not faults:
+        while time.monotonic() < until or not recoveries:
             time.sleep(rng.uniform(0, 1))  # the random moment
             name = rng.choice([*storage.faults, "a server is killed", "a publisher is killed"])
-            faults[name] += 1
             if name == "a server is killed":
                 kill(rng.choice(servers), rng)
             elif name == "a publisher is killed":
                 rng.choice(publishers).kill_and_restart()
             else:
                 storage.faults[name](rng)
-            recoveries.append(time_to_recover(bus))
+            recoveries[name].append(time_to_recover(bus, seen_in_python))
         for publisher in publishers:
             publisher.kill()
         head = wait_for(lambda: last_events(bus), BACK_S, what="the last events are stored")
@@ -111,7 +111,7 @@ def run_with_faults(make: MakeStorage, folder: Path, seconds: float) -> None:
             for client in clients:
                 client.wait_for_all()
         except AssertionError:
-            print(f"the log is at {head}; {dict(faults)}")
+            print(f"the log is at {head}\n{told(recoveries)}")
             for server in servers:
                 with contextlib.suppress(ProcessLookupError):  # each thread tells where it is
                     os.killpg(server.pid, signal.SIGABRT)
@@ -121,10 +121,7 @@ def run_with_faults(make: MakeStorage, folder: Path, seconds: float) -> None:
 
     acknowledged = [line for publisher in publishers for line in publisher.acknowledged]
     refused = {data for publisher in publishers for data in publisher.refused}
-    print(
-        f"{head} events, {len(acknowledged)} acknowledged, {len(refused)} refused; {dict(faults)}; "
-        f"back after {max(recoveries):.2f} s at the most"
-    )
+    print(f"{head} events, {len(acknowledged)} acknowledged, {len(refused)} refused\n{told(recoveries)}")
     assert log.seqs == list(range(1, head + 1)), "the log has holes"
     assert not [data for data, n in Counter(log.data).items() if n > 1 and data != DONE], "twice"
     assert set(acknowledged) <= set(log.records), "acknowledged, and not in the log"
@@ -142,19 +139,27 @@ def upto(head: int, seen: list[Seen]) -> list[Seen]:
     return [one for one in seen if one[0] <= head]
 
 
-def time_to_recover(bus: Penstock) -> float:
-    """Seconds until something can be published again; nobody follows its channel."""
+def time_to_recover(bus: Penstock, seen: list[Seen]) -> float:
+    """Seconds until an event is stored and delivered again; no stream follows its channel."""
     began = time.monotonic()
 
-    def stored() -> bool:
+    def stored() -> int:
         try:
-            bus.publish("probe", str(began))
+            return bus.publish("probe", str(began)).seq
         except (LogUnavailable, AppendUnsure):
-            return False
-        return True
+            return 0
 
-    wait_for(stored, BACK_S, what="the log is back")
+    seq = wait_for(stored, BACK_S, what="the log is back")
+    wait_for(lambda: seen and seen[-1][0] >= seq, BACK_S, what="what was published is delivered")
     return time.monotonic() - began
+
+
+def told(recoveries: Mapping[str, Sequence[float]]) -> str:
+    """How often what happened, and how long after its end all was well again."""
+    return "\n".join(
+        f"{name}: {len(times)} times, back after {median(times):.2f} s, at the most {max(times):.2f} s"
+        for name, times in recoveries.items()
+    )
 
 
 def last_events(bus: Penstock) -> int:
