@@ -60,7 +60,7 @@ DRIVERS = {
     "quart": {"quart"},
     "django": {"django", "asgiref"},
     "cli": {"click"},
-    "log.nats": {"nats"},
+    "log.nats": {"nats", "nkeys"},
     "log.postgres": {"psycopg"},
     "log.redis": {"redis"},
     "log.sqlite": {"sqlite3"},

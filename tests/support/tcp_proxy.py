@@ -44,6 +44,7 @@ class TcpProxy:
         self._to_server, self._to_client = asyncio.Event(), asyncio.Event()  # set: what comes passes
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._making: set[asyncio.Task[None]] = set()  # connections that have no other end yet
         self._pipes: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tcp-proxy")
@@ -97,17 +98,24 @@ class TcpProxy:
     async def _drop(self) -> None:
         for writer in list(self._open):
             _reset(writer)
-        for pipe in list(self._pipes):
-            pipe.cancel()
-        await asyncio.gather(*self._pipes, return_exceptions=True)
+        await _cancel(self._pipes | self._making)
+
+    async def _end(self) -> None:
+        await self._cut()
+        await _cancel(asyncio.all_tasks() - {asyncio.current_task()})  # what was just being accepted
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._making.add(task)
         try:
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             _reset(writer)
             return
+        finally:
+            self._making.discard(task)
         self._open |= {writer, server_writer}
         pipes = {
             asyncio.create_task(self._pipe(reader, server_writer, self._to_server)),
@@ -149,10 +157,16 @@ class TcpProxy:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._run(self._cut())
+        self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import socket
 import threading
@@ -22,12 +21,12 @@ from penstock.errors import (
     LogFull,
     LogUnavailable,
     LogUnusable,
-    MissingExtra,
     NotALog,
     SchemaTooNew,
 )
 from penstock.log.base import Log, Retention
 from penstock.testing.storage import everything
+from tests.log.contents import data_of, some
 from tests.log.nats.conftest import Logs
 from tests.support.certificate import Certificate
 from tests.support.nats import NatsServer, jetstream, need_nats, new_stream, open_nats, publish
@@ -36,14 +35,6 @@ from tests.support.ports import free_port
 from tests.support.wait import wait_for
 
 pytestmark = need_nats
-
-
-def some(*data: str) -> list[Event]:
-    return [Event("check", text) for text in data]
-
-
-def data_of(log: Log) -> list[str]:
-    return [record.data for record in everything(log)]
 
 
 @pytest.fixture
@@ -242,13 +233,6 @@ def test_nothing_secret_is_said_to_a_server_without_tls_if_tls_is_demanded(logs:
 def test_certificates_that_cannot_be_read_are_told(url: str, logs: Logs, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         logs(f"{url}?tls_ca={tmp_path}/none.pem").open()
-
-
-@pytest.mark.skipif(importlib.util.find_spec("nkeys") is not None, reason="nkeys is installed")
-@pytest.mark.parametrize("option", ["creds", "nkey"])
-def test_credentials_need_a_package_that_is_named(url: str, logs: Logs, option: str) -> None:
-    with pytest.raises(MissingExtra, match="pip install nkeys"):
-        logs(f"{url}?{option}=/etc/app").open()
 
 
 # Streams that are no logs

@@ -12,11 +12,10 @@ from typing import TypeVar
 
 import pytest
 
-from penstock.core.event import Event
 from penstock.core.position import Bounds
 from penstock.errors import AppendUnsure, Closed, LogUnavailable
 from penstock.log.base import WAIT_S, Appended, Log, Retention
-from penstock.testing.storage import everything
+from tests.log.contents import data_of, some
 from tests.log.load import Load
 from tests.log.nats.conftest import Logs
 from tests.support.nats import NatsServer, jetstream, need_nats
@@ -39,14 +38,6 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
 def impatient(url: str, server: NatsServer, network: TcpProxy) -> str:
     """Through the network, with a short time-out."""
     return url.replace(str(server.port), str(network.port)) + "?timeout=2&connect_timeout=1"
-
-
-def some(*data: str) -> list[Event]:
-    return [Event("check", text) for text in data]
-
-
-def data_of(log: Log) -> list[str]:
-    return [record.data for record in everything(log)]
 
 
 def back(log: Log) -> Appended:

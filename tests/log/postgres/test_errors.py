@@ -27,10 +27,10 @@ from penstock.errors import (
     NotALog,
     SchemaTooNew,
 )
-from penstock.log.base import Log, Retention
+from penstock.log.base import Retention
 from penstock.log.postgres import PostgresLog
 from penstock.log.postgres.pool import MOST
-from penstock.testing.storage import everything
+from tests.log.contents import data_of, some
 from tests.support.ports import free_port
 from tests.support.postgres import PostgreSQL, need_postgres
 from tests.support.wait import wait_for
@@ -53,14 +53,6 @@ def sql(server: PostgreSQL) -> Iterator[Callable[[str], list[Any]]]:
 
 
 Sql = Callable[[str], list[Any]]
-
-
-def some(*data: str) -> list[Event]:
-    return [Event("check", text) for text in data]
-
-
-def data_of(log: Log) -> list[str]:
-    return [record.data for record in everything(log)]
 
 
 def refusal_of(log: PostgresLog, kind: type[LogError]) -> str:

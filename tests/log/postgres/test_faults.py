@@ -14,7 +14,7 @@ from penstock import Event, Penstock
 from penstock.errors import AppendUnsure, Closed, LogUnavailable
 from penstock.log.base import WAIT_S, Appended, Log
 from penstock.log.postgres import PostgresLog
-from penstock.testing.storage import everything
+from tests.log.contents import data_of, some
 from tests.log.load import Load
 from tests.log.postgres.children import Child
 from tests.support.postgres import PostgreSQL, need_postgres
@@ -44,14 +44,6 @@ def url(server: PostgreSQL, network: TcpProxy, prefix: str) -> str:
 def plain(logs: Logs, server: PostgreSQL, prefix: str) -> PostgresLog:
     """The same log, past the network, and patient."""
     return logs(server.url(f"prefix={prefix}"))
-
-
-def some(*data: str) -> list[Event]:
-    return [Event("check", text) for text in data]
-
-
-def data_of(log: Log) -> list[str]:
-    return [record.data for record in everything(log)]
 
 
 def back(log: Log) -> Appended:

@@ -14,9 +14,9 @@ import pytest
 
 from penstock import Event, Penstock
 from penstock.errors import ConfigError, InvalidEvent, LogUnavailable
-from penstock.log.base import WAIT_S, Log
+from penstock.log.base import WAIT_S
 from penstock.log.postgres import PostgresLog
-from penstock.testing.storage import everything
+from tests.log.contents import data_of, some
 from tests.log.postgres.children import Child
 from tests.support.postgres import PostgreSQL, need_postgres
 from tests.support.wait import DEADLINE_S, wait_for
@@ -36,14 +36,6 @@ def connections(server: PostgreSQL) -> Iterator[Callable[[], Connection]]:
 @pytest.fixture
 def connection(connections: Callable[[], Connection]) -> Connection:
     return connections()
-
-
-def some(*data: str, key: str | None = None) -> list[Event]:
-    return [Event("check", text, key=key) for text in data]
-
-
-def data_of(log: Log) -> list[str]:
-    return [record.data for record in everything(log)]
 
 
 def moved(log: PostgresLog) -> list[str]:

@@ -18,20 +18,16 @@ from psycopg import ClientCursor, RawCursor
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from penstock import Event
 from penstock.errors import ConfigError
 from penstock.log.postgres import PostgresLog
 from penstock.testing.storage import everything
+from tests.log.contents import some
 from tests.support.postgres import PostgreSQL, need_postgres
 
 pytestmark = need_postgres
 
 Engine = sqlalchemy.Engine
 DATA = '100 % of %s and %(x)s, $1, :name and \0 \u2028 "\\'
-
-
-def some(*data: str) -> list[Event]:
-    return [Event("check", text) for text in data]
 
 
 def moved(log: PostgresLog) -> list[str]:

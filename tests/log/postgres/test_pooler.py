@@ -12,6 +12,7 @@ import pytest
 from penstock import Event
 from penstock.log.base import WAIT_S, Log
 from penstock.log.postgres import PostgresLog
+from tests.log.contents import some
 from tests.support.postgres import PgBouncer, PostgreSQL, need_pgbouncer, need_postgres
 
 pytestmark = [need_postgres, need_pgbouncer]
@@ -23,10 +24,6 @@ Logs = Callable[..., PostgresLog]
 def bouncer(server: PostgreSQL) -> Iterator[PgBouncer]:
     with PgBouncer(server) as bouncer:
         yield bouncer
-
-
-def some(*data: str) -> list[Event]:
-    return [Event("check", text) for text in data]
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from nats.aio.client import Client
@@ -14,6 +16,8 @@ from penstock.errors import ConfigError, MissingExtra
 from penstock.log.nats.errors import is_denial
 from penstock.log.nats.sockets import Loop
 from penstock.log.nats.url import Server, Settings
+
+_SEED = re.compile(rb"^\s*(S[A-Z2-7]+)\s*$", re.MULTILINE)
 
 
 async def dial(server: Server, settings: Settings, failed: Callable[[Exception], Awaitable[None]]) -> Client:
@@ -37,6 +41,7 @@ async def dial(server: Server, settings: Settings, failed: Callable[[Exception],
         refused.append(error)
         await failed(error)
 
+    _check_credentials(settings)
     options: dict[str, Any] = {
         "user": settings.user,
         "password": settings.password,
@@ -63,10 +68,6 @@ async def dial(server: Server, settings: Settings, failed: Callable[[Exception],
     except BaseException as error:
         told = [*filter(is_denial, refused), *refused]  # before what the end of it brings about
         await end(client, loop.transport)
-        if isinstance(error, ModuleNotFoundError) and error.name == "nkeys":
-            raise MissingExtra(
-                "nkeys is not installed, which creds= and nkey= need: pip install nkeys"
-            ) from error
         if told and not isinstance(error, asyncio.CancelledError):
             raise told[0] from error  # the server's own words, where there are some
         raise
@@ -93,6 +94,31 @@ def tasks_of(client: Client) -> list[asyncio.Task[None]]:
     tasks = [client._reading_task, client._flusher_task, client._ping_interval_task]
     tasks += [subscription._wait_for_msgs_task for subscription in client._subs.values()]
     return [task for task in tasks if task is not None]
+
+
+def _check_credentials(settings: Settings) -> None:
+    """Tell what is wrong with the files of credentials, for which the driver would blame the server."""
+    for option, file in ("creds", settings.creds), ("nkey", settings.nkey):
+        if file is None:
+            continue
+        try:
+            import nkeys  # type: ignore[import-untyped]
+        except ModuleNotFoundError as error:
+            raise MissingExtra(
+                "nkeys is not installed, which creds= and nkey= need: pip install nkeys"
+            ) from error
+        try:
+            found = _SEED.search(Path(file).read_bytes())
+        except OSError as error:
+            raise ConfigError(
+                f"the file that {option}={file} names cannot be read: {error.strerror}; nothing was opened"
+            ) from error
+        try:
+            nkeys.from_seed(bytearray(found[1] if found else b""))
+        except Exception:  # of many kinds, whose words may have the seed
+            raise ConfigError(
+                f"the file that {option}={file} names has no seed of an NKey; nothing was opened"
+            ) from None
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext | None:
