@@ -9,6 +9,7 @@ from typing import Any
 
 import django
 import psycopg
+import psycopg2
 import pytest
 import sqlalchemy
 from django.conf import settings
@@ -54,12 +55,46 @@ def test_a_pipeline_of_psycopg(log: PostgresLog, server: PostgreSQL) -> None:
     assert moved(log) == [DATA, "2"]
 
 
+# psycopg2
+
+
+def test_a_connection_of_psycopg2(log: PostgresLog, server: PostgreSQL) -> None:
+    with contextlib.closing(psycopg2.connect(server.url())) as connection:
+        with connection:
+            log.store_in(connection, some(DATA))
+            assert moved(log) == []
+        with contextlib.suppress(ZeroDivisionError), connection:
+            log.store_in(connection, some("gone"))
+            raise ZeroDivisionError
+        connection.autocommit = True
+        with pytest.raises(ConfigError, match="in autocommit"):
+            log.store_in(connection, some("never"))
+        with connection.cursor() as cursor:
+            cursor.execute("BEGIN")
+            log.store_in(connection, some("2"))
+            cursor.execute("COMMIT")
+    assert moved(log) == [DATA, "2"]
+
+
+def test_errors_of_psycopg2_are_understood(log: PostgresLog, server: PostgreSQL, prefix: str) -> None:
+    log.open()
+    with contextlib.closing(psycopg2.connect(server.url())) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP TABLE {prefix}_log CASCADE")
+        with pytest.raises(ConfigError, match="without the log"):
+            log.store_in(connection, some("never"))
+
+
 # SQLAlchemy
 
 
-@pytest.fixture
-def engine(server: PostgreSQL) -> Iterator[Engine]:
-    engine = sqlalchemy.create_engine(server.url().replace("postgresql:", "postgresql+psycopg:"))
+def url_for(server: PostgreSQL, driver: str) -> str:
+    return server.url().replace("postgresql:", f"postgresql+{driver}:")
+
+
+@pytest.fixture(params=["psycopg", "psycopg2"])
+def engine(server: PostgreSQL, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    engine = sqlalchemy.create_engine(url_for(server, request.param))
     yield engine
     engine.dispose()
 
@@ -116,7 +151,8 @@ def test_sqlalchemy_in_autocommit_or_elsewhere_is_refused(log: PostgresLog, engi
     assert moved(log) == []
 
 
-def test_coroutines_of_sqlalchemy(log: PostgresLog, server: PostgreSQL) -> None:
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_coroutines_of_sqlalchemy(log: PostgresLog, server: PostgreSQL, driver: str) -> None:
     async def publish(engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             await log.astore_in(connection, some(DATA))
@@ -132,7 +168,7 @@ def test_coroutines_of_sqlalchemy(log: PostgresLog, server: PostgreSQL) -> None:
                 await log.astore_in(connection, some("never"))
         await engine.dispose()
 
-    asyncio.run(publish(create_async_engine(server.url().replace("postgresql:", "postgresql+psycopg:"))))
+    asyncio.run(publish(create_async_engine(url_for(server, driver))))
     assert moved(log) == [DATA, "2"]
 
 
