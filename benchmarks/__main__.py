@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import fanout, latency, logs, memory, other_requests, publishing, reconnect_storm
+from benchmarks import fanout, latency, logs, memory, other_requests, publishing, reconnect_storm, recovery
 from benchmarks.measure import Table, machine, tell
 
 MEASUREMENTS: Mapping[str, Callable[..., list[Table]]] = {
@@ -21,6 +21,7 @@ MEASUREMENTS: Mapping[str, Callable[..., list[Table]]] = {
     "latency": latency.run,
     "logs": logs.run,
     "memory": memory.run,
+    "recovery": recovery.run,
     "reconnect-storm": reconnect_storm.run,
     "other-requests": other_requests.run,
 }

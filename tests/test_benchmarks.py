@@ -24,6 +24,8 @@ from tests.support.postgres import need_postgres
 from tests.support.processes import ROOT, environment
 from tests.support.redis import need_redis
 
+OF_SERVERS = {"logs", "recovery"}
+
 
 def bench(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks", *arguments, "--folder", str(folder)]
@@ -37,7 +39,9 @@ def bench(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[need_redis, need_postgres, need_nats] if name == "logs" else [])
+        pytest.param(
+            name, marks=[need_redis, need_postgres, need_nats] if name in ("logs", "recovery") else []
+        )
         for name in MEASUREMENTS
     ],
 )

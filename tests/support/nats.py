@@ -35,7 +35,7 @@ from penstock.testing.storage import Opener
 from tests.support.ports import free_port, is_free
 from tests.support.wait import wait_for
 
-PROGRAM = os.environ.get("NATS_SERVER", "nats-server")  # a test of another release names it
+PROGRAM = os.environ.get("PENSTOCK_TEST_NATS", "nats-server")  # of another release, say
 
 need_nats = pytest.mark.skipif(
     shutil.which(PROGRAM) is None,

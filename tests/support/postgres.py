@@ -33,6 +33,8 @@ _BOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbi
 
 def _programs() -> Path | None:
     """Where its programs are; Debian puts none but the clients on the path."""
+    if given := os.environ.get("PENSTOCK_TEST_POSTGRES"):  # of another release, say
+        return Path(given)
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found and (program := shutil.which("initdb")) is not None:
         found = [Path(program)]

@@ -14,66 +14,17 @@ from penstock.testing.storage import everything, numbers, some
 from tests.log.redis.parties import Follower, Publisher, data_of, until_it_works
 from tests.support.ports import free_port
 from tests.support.redis import RedisServer, need_redis, opened, replica_of, url_of
+from tests.support.redis_groups import SentinelGroup
 from tests.support.wait import wait_for
 
 pytestmark = need_redis
 RedisError = pytest.importorskip("redis").RedisError
 
 
-class Group:
-    """A primary, a replica, and sentinels that agree soon."""
-
-    def __init__(self, stack: contextlib.ExitStack) -> None:
-        first = stack.enter_context(RedisServer(password="secret"))
-        second = stack.enter_context(RedisServer(*replica_of(first), password="secret"))
-        self.servers = [first, second]
-        lines = [
-            f"sentinel monitor main 127.0.0.1 {first.port} 2",
-            "sentinel auth-pass main secret",
-            "sentinel down-after-milliseconds main 500",
-            "sentinel failover-timeout main 5000",
-        ]
-        self.sentinels = [stack.enter_context(RedisServer(sentinel=lines)) for _ in range(3)]
-
-    def url(self, prefix: str | None = None, **options: object) -> str:
-        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return url_of(f"redis+sentinel://:secret@{hosts}/main", prefix=prefix, timeout=2, **options)
-
-    def roles(self) -> tuple[RedisServer, RedisServer]:
-        """The primary and the replica; once all know who is what, and the replica has all."""
-
-        def is_settled() -> bool:
-            try:
-                return self._is_settled()
-            except RedisError:  # a sentinel ends connections, too
-                return False
-
-        wait_for(is_settled, 60, what="primary, replica and sentinels agree")
-        one, other = self.servers
-        return (one, other) if one.info("role") == "master" else (other, one)
-
-    def _is_settled(self) -> bool:
-        roles = sorted(server.info("role") for server in self.servers)
-        links = [
-            server.info("master_link_status") for server in self.servers if server.info("role") == "slave"
-        ]
-        if roles != ["master", "slave"] or links != ["up"]:
-            return False
-        (primary,) = (server for server in self.servers if server.info("role") == "master")
-        for sentinel in self.sentinels:
-            told = sentinel.ask("SENTINEL", "MASTER", "main")
-            known = dict(zip(told[::2], told[1::2], strict=True))
-            if known[b"port"] != str(primary.port).encode() or known[b"flags"] != b"master":
-                return False
-            if (known[b"num-slaves"], known[b"num-other-sentinels"]) != (b"1", b"2"):
-                return False
-        return True
-
-
 @pytest.fixture
-def group() -> Iterator[Group]:
+def group() -> Iterator[SentinelGroup]:
     with contextlib.ExitStack() as stack:
-        yield Group(stack)
+        yield SentinelGroup(stack)
 
 
 def has_taken_over(server: RedisServer) -> None:
@@ -86,7 +37,7 @@ def has_taken_over(server: RedisServer) -> None:
     wait_for(is_primary, what=lambda: f"{server} takes over:\n{server.log}")
 
 
-def test_when_the_primary_dies_the_replica_takes_over(group: Group) -> None:
+def test_when_the_primary_dies_the_replica_takes_over(group: SentinelGroup) -> None:
     primary, replica = group.roles()
     url = group.url(replicas=1)  # nothing is told as stored that the replica does not have
     with opened(url, url) as [log, watcher], Follower(watcher) as follower:
@@ -102,7 +53,7 @@ def test_when_the_primary_dies_the_replica_takes_over(group: Group) -> None:
         follower.until_it_has(records)  # in a new epoch, if it had had what no replica did
 
 
-def test_a_replica_that_takes_over_without_the_newest_has_a_new_epoch(group: Group) -> None:
+def test_a_replica_that_takes_over_without_the_newest_has_a_new_epoch(group: SentinelGroup) -> None:
     primary, replica = group.roles()
     url = group.url(prefix="lacks")
     with opened(url, url) as [log, watcher], Follower(watcher) as follower:
@@ -119,7 +70,7 @@ def test_a_replica_that_takes_over_without_the_newest_has_a_new_epoch(group: Gro
         assert data_of(log)[5:] == ["new"]
 
 
-def test_a_failover_that_an_operator_asks_for_is_followed(group: Group) -> None:
+def test_a_failover_that_an_operator_asks_for_is_followed(group: SentinelGroup) -> None:
     _, replica = group.roles()
     url = group.url()
     with opened(url, url) as [log, watcher], Follower(watcher) as follower:
