@@ -42,17 +42,18 @@ class TcpProxy:
         self.delay_s = 0.0
         self.accepted = 0
         self._to_server, self._to_client = asyncio.Event(), asyncio.Event()  # set: what comes passes
-        self._server: asyncio.Server | None = None
+        # Not an asyncio.Server: one that is closed leaves open what it had just accepted.
+        self._listener: socket.socket | None = None
+        self._fresh: set[socket.socket] = set()  # accepted just now
         self._open: set[asyncio.StreamWriter] = set()
-        self._making: set[asyncio.Task[None]] = set()  # connections that have no other end yet
-        self._pipes: set[asyncio.Task[None]] = set()
+        self._forwarding: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tcp-proxy")
 
     @property
     def connections(self) -> int:
         """How many pass through it now."""
-        return len(self._open) // 2
+        return len(self._forwarding)
 
     def cut(self) -> None:
         """Reset every connection, and refuse new ones until ``mend``."""
@@ -74,14 +75,13 @@ class TcpProxy:
         """Let all pass again; what waited comes first."""
         self._run(self._mend())
 
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=512)
-
     async def _mend(self) -> None:
         self._to_server.set()
         self._to_client.set()
-        if self._server is None:
-            await self._listen()
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+            self._listener.setblocking(False)
+            self._loop.add_reader(self._listener, self._accept, self._listener)
 
     def _close_ways(self, to_server: bool, to_client: bool) -> None:
         if to_server:
@@ -90,43 +90,51 @@ class TcpProxy:
             self._to_client.clear()
 
     async def _cut(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
         await self._drop()
 
     async def _drop(self) -> None:
-        for writer in list(self._open):
+        for writer in self._open:
             _reset(writer)
-        await _cancel(self._pipes | self._making)
+        self._open.clear()
+        for accepted in self._fresh:
+            accepted.close()
+        self._fresh.clear()
+        tasks = list(self._forwarding)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _end(self) -> None:
-        await self._cut()
-        await _cancel(asyncio.all_tasks() - {asyncio.current_task()})  # what was just being accepted
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            accepted, _ = listener.accept()
+        except OSError:  # it has gone again
+            return
+        accepted.setblocking(False)
         self.accepted += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._making.add(task)
+        self._fresh.add(accepted)
+        task = self._loop.create_task(self._forward(accepted))
+        self._forwarding.add(task)
+        task.add_done_callback(self._forwarding.discard)
+
+    async def _forward(self, accepted: socket.socket) -> None:
+        self._fresh.discard(accepted)
+        reader, writer = await asyncio.open_connection(sock=accepted)
+        self._open.add(writer)
         try:
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except (OSError, asyncio.CancelledError):
+        except OSError:
+            self._open.discard(writer)
             _reset(writer)
             return
-        finally:
-            self._making.discard(task)
-        self._open |= {writer, server_writer}
-        pipes = {
-            asyncio.create_task(self._pipe(reader, server_writer, self._to_server)),
-            asyncio.create_task(self._pipe(server_reader, writer, self._to_client)),
-        }
-        self._pipes |= pipes
-        try:
-            await asyncio.wait(pipes)
-        finally:
-            self._pipes -= pipes
-            self._open -= {writer, server_writer}
+        self._open.add(server_writer)
+        async with asyncio.TaskGroup() as ways:
+            ways.create_task(self._pipe(reader, server_writer, self._to_server))
+            ways.create_task(self._pipe(server_reader, writer, self._to_client))
+        self._open -= {writer, server_writer}
 
     async def _pipe(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: asyncio.Event
@@ -157,16 +165,10 @@ class TcpProxy:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._run(self._end())
+        self._run(self._cut())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
