@@ -1,4 +1,4 @@
-"""What holds for the whole run: the option ``--soak``, isolation, and an account of what was not run."""
+"""What holds for the whole run: options for longer ones, isolation, and an account of what was not run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.wait import wait_for
 
+LONGER = {  # options, each of a mark: what it adds
+    "thorough": "run all that .ci/run does: the oldest releases, and all else a few minutes more",
+    "soak": "also run the soak tests, which take ten minutes each",
+}
+MANY = 10  # skipped tests, of which no more than their functions are named
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak", action="store_true", help="also run the soak tests, which take minutes")
+    for name, added in LONGER.items():
+        parser.addoption(f"--{name}", action="store_true", help=added)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,12 +58,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # Files with slow tests first: in the end nobody should wait for one that began late.
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-    if config.getoption("--soak"):
-        return
-    skip = pytest.mark.skip(reason="soak tests take minutes; the cure: --soak")
-    for item in items:
-        if item.get_closest_marker("soak"):
-            item.add_marker(skip)
+    for name in LONGER:
+        if not config.getoption(f"--{name}"):
+            skip = pytest.mark.skip(reason=f"{name} tests take long; the cure: --{name}")
+            for item in items:
+                if item.get_closest_marker(name):
+                    item.add_marker(skip)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -69,5 +76,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("not run here")
     for reason, names in sorted(skipped.items()):
         terminalreporter.line(f"{len(names)} skipped: {reason}", yellow=True)
-        for name in sorted(names):
+        shown = names if len(names) <= MANY else {name.partition("[")[0] for name in names}
+        for name in sorted(shown):
             terminalreporter.line(f"    {name}")

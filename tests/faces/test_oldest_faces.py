@@ -16,6 +16,7 @@ from tests.faces.facts import Facts, channel
 from tests.support.oldest import PACKAGES, need_oldest, oldest, with_oldest
 from tests.support.processes import Server, environment
 
+pytestmark = pytest.mark.thorough
 __all__ = ["channel"]
 
 NEEDS = {

@@ -41,6 +41,7 @@ def test_contract(listening: Fresh, name: str) -> None:
 
 
 @need_pgbouncer
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", LOG_CHECKS)
 def test_contract_through_a_pooler_in_transaction_mode(pooled: Fresh, name: str) -> None:
     LOG_CHECKS[name](pooled)
