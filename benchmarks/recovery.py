@@ -59,9 +59,9 @@ def run(folder: Path, *, quick: bool) -> list[Table]:
             {
                 "": name,
                 "stored again, s": statistics.median(stored),
-                "at most, s": max(stored),
+                "stored, at most, s": max(stored),
                 "delivered again, s": statistics.median(seen),
-                "at the most, s": max(seen),
+                "delivered, at most, s": max(seen),
             }
         )
     return [Table("Until a log is back", NOTE, rows)]
